@@ -1,0 +1,3 @@
+module github.com/omni-run/omni
+
+go 1.26
