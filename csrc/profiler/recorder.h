@@ -1,0 +1,83 @@
+// A recorder profiles what one worker's torch thread does and leaves a trace and a table behind. This is the interface
+// that the C functions call; the recorders themselves are chosen by name in recorder.cc.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace omni {
+
+// What omni_recorder_start was given, decoded and checked.
+struct RecorderConfig {
+  std::string recorder = "kineto";  // which recorder: see recorder_names()
+  std::string session;              // "s1": names the session in the files' headers
+  std::string worker;               // "stage-0"
+  int64_t stage = 0;
+  int64_t rank = 0;  // unique over all workers of the pipeline: viewers tell files apart by it
+  int64_t world_size = 1;
+  std::string trace_path;  // final names; files are written beside them as .tmp and renamed. Empty: no trace.
+  std::string table_path;  // empty: no table
+  bool record_shapes = false;
+  bool with_stack = false;  // each op carries the path of the module that ran it
+  bool with_flops = false;
+  bool with_memory = false;
+  bool use_gzip = true;
+  bool cuda = false;  // activities contain "CUDA"
+  nlohmann::json metadata = nlohmann::json::object();  // copied into the trace's header
+
+  // Throws INVALID_ARGUMENT that names the key, also for unknown keys.
+  static RecorderConfig parse(const nlohmann::json& config);
+};
+
+// One recording from start to files. It records from its creation (start_recorder) to stop().
+//
+// Threads: [torch thread] marks what must be called on the thread that runs the ops, which is the thread that called
+// start_recorder. finish() and the destructor may run on any other thread, so that the torch thread can go on.
+// Order: (step_begin step_end)* stop finish; anything else throws FAILED_PRECONDITION. stop() closes an open step.
+// At most one recorder of a process is recording; a stopped one may be finishing meanwhile.
+class Recorder {
+ public:
+  // Drops what is held and removes unfinished files. Not while recording.
+  virtual ~Recorder();
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  // [torch thread] Opens the annotation ProfilerStep#number, and closes it. Steps do not nest.
+  void step_begin(int64_t number);
+  void step_end();
+
+  // [torch thread] Ends collection. If this throws, the recorder does not record any more and holds nothing.
+  void stop();
+
+  // Any thread, once, after stop: writes and closes the files, frees the events and returns
+  // {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X}.
+  nlohmann::json finish();
+
+ protected:
+  explicit Recorder(RecorderConfig config);
+
+  virtual void on_step_begin(int64_t number) = 0;
+  virtual void on_step_end() = 0;
+  virtual void on_stop() = 0;
+  virtual nlohmann::json on_finish() = 0;
+
+  const RecorderConfig& config() const { return config_; }
+  int64_t steps() const { return steps_; }  // completed ones
+
+ private:
+  friend std::unique_ptr<Recorder> start_recorder(const nlohmann::json& config);
+  enum class State { kRecording, kStopped, kFinished };
+
+  RecorderConfig config_;
+  State state_ = State::kRecording;  // handed from thread to thread by the caller, not shared
+  bool step_open_ = false;
+  int64_t steps_ = 0;
+};
+
+// [torch thread] Creates the recorder that config names and begins to record. config: see omni_recorder_start.
+std::unique_ptr<Recorder> start_recorder(const nlohmann::json& config);
+
+}  // namespace omni
