@@ -1,0 +1,58 @@
+# omni: build, test and try it. `make help` lists what there is.
+#
+# Variables, on the command line or in the environment:
+#   OMNI_TORCH_DIR  your own libtorch (>= 2.11): a folder with include/ and lib/. Default: fetched into .deps
+#   OMNI_CUDA_DIR   the CUDA runtime and CUPTI that this libtorch needs: a folder with lib/
+#   TAGS            Go build tags; TAGS=cuda builds the worker with its CUDA part
+#   JOBS            parallel compile jobs. Default: the number of cores
+#   FUZZTIME        how long `make fuzz` runs each target. Default: 60s
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-print-directory
+
+OMNI_TORCH_DIR ?= $(CURDIR)/.deps/torch
+OMNI_CUDA_DIR ?= $(CURDIR)/.deps/nvidia/cu13
+JOBS ?= $(shell nproc)
+FUZZTIME ?= 60s
+TAGS ?=
+export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS
+
+.PHONY: help deps build test lint format fuzz bench demo env clean
+
+help: ## this list
+	@echo "Targets:"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@echo
+	@sed -nE '3,9s/^# ?//p' Makefile
+
+deps: ## check tools, install missing headers, fetch libtorch into .deps (once)
+	@scripts/deps.sh
+
+build: deps ## libomni.so into build/lib, commands into bin
+	@scripts/build.sh
+
+test: ## everything that CI runs: lint, C++ and Go tests, sanitizers, demo
+	@scripts/test.sh
+
+lint: deps ## gofumpt, golangci-lint, clang-format, clang-tidy on changed files, shellcheck
+	@scripts/lint.sh
+
+format: deps ## rewrite Go, C and C++ sources in the checked format
+	@scripts/lint.sh --fix
+
+fuzz: build ## run every fuzz target for FUZZTIME
+	@scripts/fuzz.sh
+
+bench: build ## speed of the engines and of a whole request, beside the reference where it is installed
+	@scripts/bench.sh
+
+demo: build ## make a random checkpoint, run a prompt through all stages with profiling, say where the files are
+	@scripts/demo.sh
+
+env: ## print the shell line that lets plain `go build` and `go test` find the library: eval "$(make env)"
+	@scripts/env.sh
+
+clean: ## remove what build, test and demo made; libtorch in .deps stays
+	rm -rf build bin demo profiles

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds the C++ library with CMake and Ninja into build/, then the commands into bin/.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+# configure_cmake DIR OPTION...: runs CMake only when the options differ from last time; Ninja itself notices
+# changed CMake files.
+configure_cmake() {
+  local dir=$1 launcher=()
+  shift
+  command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
+  local args=(-G Ninja -DOMNI_TORCH_DIR="$OMNI_TORCH_DIR" -DOMNI_CUDA_DIR="$OMNI_CUDA_DIR" "${launcher[@]}" "$@")
+  if [[ ! -e $dir/build.ninja || $(cat "$dir/.configured" 2>/dev/null) != "${args[*]}" ]]; then
+    cmake -S . -B "$dir" "${args[@]}" >"$ROOT/build/configure.log" 2>&1 ||
+      { cat "$ROOT/build/configure.log" >&2; die "CMake could not configure $dir"; }
+    printf '%s\n' "${args[*]}" >"$dir/.configured"
+  fi
+}
+
+mkdir -p build
+options=(-DOMNI_SANITIZE=OFF)
+[[ " ${TAGS//,/ } " == *" cuda "* ]] && options+=(-DOMNI_CUDA=ON)
+
+if [[ ${1:-} == sanitize ]]; then
+  configure_cmake build/sanitize -DOMNI_SANITIZE=ON -DOMNI_TESTS=OFF
+  ninja -C build/sanitize -j "$JOBS"
+  exit
+fi
+
+configure_cmake build "${options[@]}"
+ninja -C build -j "$JOBS" --quiet
+# The worker finds the libraries beside itself, wherever the tree is moved to.
+CGO_LDFLAGS="$(cgo_ldflags "$ROOT/build") -Wl,-rpath,\$ORIGIN/../build/lib -Wl,-rpath,\$ORIGIN/../.deps/torch/lib" \
+  go build -tags "$TAGS" -o bin/ ./cmd/...

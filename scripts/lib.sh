@@ -1,0 +1,57 @@
+# Shared by the other scripts (sourced): the root, the environment of Go's linker, pinned tools, timed steps.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT" || exit
+
+OMNI_TORCH_DIR=${OMNI_TORCH_DIR:-$ROOT/.deps/torch}
+OMNI_CUDA_DIR=${OMNI_CUDA_DIR:-$ROOT/.deps/nvidia/cu13}
+JOBS=${JOBS:-$(nproc)}
+TAGS=${TAGS:-}
+export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS TAGS
+
+die() {
+  printf '%s\n' "$*" >&2
+  exit 1
+}
+
+# The linker flags that plain `go build` and `go test` need: where libomni.so, libcgotorch.so and libtorch lie.
+# build/link holds a linker script in place of libtorch.so, whose real file would pull in every CUDA library.
+# $1 is the CMake build folder.
+cgo_ldflags() {
+  printf '%s' "-L$1/link -L$1/lib -L$OMNI_TORCH_DIR/lib -Wl,-rpath,$1/lib -Wl,-rpath,$OMNI_TORCH_DIR/lib" \
+    " -Wl,-rpath-link,$OMNI_CUDA_DIR/lib"
+}
+
+# Prints the path of a pinned Go tool, after installing it on first use: tool NAME MODULE VERSION.
+tool() {
+  local dir=$ROOT/.deps/tools/$1-$3
+  if [[ ! -x $dir/$1 ]]; then
+    echo "installing $1 $3" >&2
+    GOFLAGS='' GOBIN=$dir go install "$2@$3" >&2 || die "could not install $1 $3 (go install $2@$3)"
+  fi
+  printf '%s' "$dir/$1"
+}
+
+# step NAME COMMAND...: runs the command, prints what it took, and remembers both for steps_report.
+STEP_LINES=()
+step() {
+  local name=$1 started=$EPOCHREALTIME status=0
+  shift
+  printf '\n=== %s\n' "$name"
+  "$@" || status=$?
+  local seconds
+  seconds=$(awk -v a="$started" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
+  STEP_LINES+=("$(printf '%8s s  %s' "$seconds" "$name")")
+  if ((status != 0)); then
+    printf '=== %s: FAILED after %s s (exit %d)\n' "$name" "$seconds" "$status" >&2
+    steps_report >&2
+    exit "$status"
+  fi
+  printf '=== %s: %s s\n' "$name" "$seconds"
+}
+
+steps_report() {
+  printf '\nTime of each step:\n'
+  printf '%s\n' "${STEP_LINES[@]}"
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Style and static checks of everything: Go, C and C++, shell. `scripts/lint.sh --fix` rewrites formatting instead.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+scripts/deps.sh lint
+
+gofumpt=$(tool gofumpt mvdan.cc/gofumpt v0.12.0)
+golangci=$(tool golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint v2.15.0)
+mapfile -t go_files < <(git ls-files -co --exclude-standard -- '*.go')
+mapfile -t c_files < <(git ls-files -co --exclude-standard -- 'csrc/*.c' 'csrc/*.cc' 'csrc/*.h')
+mapfile -t shell_files < <(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
+
+if [[ ${1:-} == --fix ]]; then
+  "$gofumpt" -w "${go_files[@]}"
+  clang-format-19 -i "${c_files[@]}"
+  exit
+fi
+
+check_gofumpt() {
+  local unformatted
+  unformatted=$("$gofumpt" -l "${go_files[@]}")
+  [[ -z $unformatted ]] || die "not formatted with gofumpt (make format rewrites them):"$'\n'"$unformatted"
+}
+
+check_golangci() {
+  CGO_LDFLAGS=$(cgo_ldflags "$ROOT/build") "$golangci" run --build-tags "$TAGS" ./...
+}
+
+# clang-tidy takes a quarter of a minute a file, so a file is checked when it, a header or the rules have changed
+# since it last passed on this machine. What passed is remembered in build/tidy.
+check_tidy() {
+  mkdir -p build/tidy
+  local common todo=() file stamp
+  common=$(printf '%s\n' .clang-tidy "${c_files[@]}" | grep -v '\.cc$' | xargs cat | sha256sum)
+  for file in "${c_files[@]}"; do
+    [[ $file == *.cc && $file != csrc/tests/* ]] || continue
+    stamp=build/tidy/$( (echo "$common"; cat "$file") | sha256sum | cut -c1-32)
+    [[ -e $stamp ]] || todo+=("$file" "$stamp")
+  done
+  echo "$((${#todo[@]} / 2)) changed files"
+  ((${#todo[@]} == 0)) || printf '%s\0' "${todo[@]}" | xargs -0 -P "$JOBS" -n 2 scripts/tidy.sh
+}
+
+step "gofumpt" check_gofumpt
+step "clang-format" clang-format-19 --dry-run -Werror "${c_files[@]}"
+step "shellcheck" shellcheck -x "${shell_files[@]}"
+step "golangci-lint" check_golangci
+step "clang-tidy" check_tidy
