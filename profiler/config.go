@@ -1,0 +1,134 @@
+package profiler
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Values of [Config.Profiler] that the user may write.
+const (
+	// KindNone turns profiling off; it is written null in JSON.
+	KindNone = ""
+	// KindTorch records operators and annotations into traces and tables.
+	KindTorch = "torch"
+	// KindCUDA marks ranges for an external CUDA profiler. This build does not have it: Validate says so.
+	KindCUDA = "cuda"
+)
+
+// Config says whether and how to profile. The names, defaults and rules of the torch_* and *_iterations fields are those of
+// vLLM-Omni. Make one with [Default], [FromMap], [FromAny], [FromDir] or [Parse], then call [Config.Validate] once;
+// after that it is read-only and can be shared.
+type Config struct {
+	// Profiler is KindNone or KindTorch.
+	Profiler string
+	// TorchProfilerDir receives the files. Validate makes it absolute.
+	TorchProfilerDir string
+	// TorchProfilerWithStack gives each operator the path of the module that ran it.
+	TorchProfilerWithStack bool
+	// TorchProfilerWithFLOPs adds estimated floating point operations to the table.
+	TorchProfilerWithFLOPs bool
+	// TorchProfilerUseGzip compresses the trace.
+	TorchProfilerUseGzip bool
+	// TorchProfilerDumpCUDATimeTotal writes the operator table, sorted by self device time, or by self CPU time if no
+	// operator ran on a device.
+	TorchProfilerDumpCUDATimeTotal bool
+	// TorchProfilerRecordShapes adds shapes, types and scalar arguments to each operator.
+	TorchProfilerRecordShapes bool
+	// TorchProfilerWithMemory adds allocations to trace and table.
+	TorchProfilerWithMemory bool
+	// DelayIterations is the step in which recording begins; 0 begins at once.
+	DelayIterations int
+	// MaxIterations is the number of steps to record; 0 does not limit them.
+	MaxIterations int
+	// MaxSeconds ends recording after that time, also in a worker that has no work; 0 does not limit it.
+	MaxSeconds float64
+	// Recorder names the implementation; the zero value of a Config made by hand is not valid, see Default.
+	Recorder string
+}
+
+// Recorders lists the values of [Config.Recorder].
+var recorders = []string{"kineto"}
+
+// Default returns a Config with every default and profiling off.
+func Default() Config {
+	return Config{
+		TorchProfilerWithStack:         true,
+		TorchProfilerUseGzip:           true,
+		TorchProfilerDumpCUDATimeTotal: true,
+		Recorder:                       "kineto",
+	}
+}
+
+// FromDir returns the Config that a bare directory stands for (--profile-dir): every default, profiler torch.
+func FromDir(dir string) Config {
+	c := Default()
+	c.Profiler = KindTorch
+	c.TorchProfilerDir = dir
+	return c
+}
+
+// Enabled reports whether the Config asks for profiling.
+func (c Config) Enabled() bool { return c.Profiler != KindNone }
+
+// Validate reports all faults at once and makes the directory absolute, with ~ standing for the user's home.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+
+	switch c.Profiler {
+	case KindNone, KindTorch:
+	case KindCUDA:
+		fault(`profiler: "cuda" needs a build with CUDA, which this is not; use "torch"`)
+	default:
+		fault(`profiler: got %q, want "torch" or null`, c.Profiler)
+	}
+	switch {
+	case c.TorchProfilerDir == "":
+		if c.Profiler == KindTorch {
+			fault(`torch_profiler_dir must be set when profiler is "torch"`)
+		}
+	case c.Profiler != KindTorch:
+		fault(`torch_profiler_dir is only applicable when profiler is "torch"`)
+	case strings.Contains(c.TorchProfilerDir, "://"):
+		fault("torch_profiler_dir: got %q, want a local directory", c.TorchProfilerDir)
+	default:
+		dir, err := expand(c.TorchProfilerDir)
+		if err != nil {
+			fault("torch_profiler_dir: %w", err)
+		} else {
+			c.TorchProfilerDir = dir
+		}
+	}
+	if c.DelayIterations < 0 {
+		fault("delay_iterations: got %d, want at least 0", c.DelayIterations)
+	}
+	if c.MaxIterations < 0 {
+		fault("max_iterations: got %d, want at least 0", c.MaxIterations)
+	}
+	if !(c.MaxSeconds >= 0 && c.MaxSeconds <= maxSecondsLimit) {
+		fault("max_seconds: got %v, want 0 to %v", c.MaxSeconds, maxSecondsLimit)
+	}
+	if !slices.Contains(recorders, c.Recorder) {
+		fault("recorder: got %q, want one of %q", c.Recorder, recorders)
+	}
+	return errors.Join(faults...)
+}
+
+// maxSecondsLimit keeps max_seconds within what a timer can hold.
+const maxSecondsLimit = 1e9
+
+// expand makes path absolute and replaces a leading ~.
+func expand(path string) (string, error) {
+	if path == "~" || strings.HasPrefix(path, "~/") {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("expand %q: %w", path, err)
+		}
+		path = filepath.Join(home, path[1:])
+	}
+	return filepath.Abs(path)
+}

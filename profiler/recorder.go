@@ -1,0 +1,50 @@
+package profiler
+
+import "encoding/json"
+
+// Recorder is one recording, which has begun when [StartRecorder] returns it. The order of calls is any number of
+// StepBegin and StepEnd pairs, Stop, Finish, Close; Close may come earlier when something failed.
+//
+// Finish runs on a goroutine of its own; everything else is called on the goroutine that drives the [Worker].
+type Recorder interface {
+	// StepBegin opens the annotation ProfilerStep#number; StepEnd closes it.
+	StepBegin(number int64) error
+	StepEnd() error
+	// Stop ends collection. Whatever is to be written is written by Finish.
+	Stop() error
+	// Finish writes the files and returns what they are, in the JSON form of a recorder result.
+	Finish() (json.RawMessage, error)
+	// Close frees the recorder and removes files that were not finished.
+	Close()
+}
+
+// StartRecorder begins to record. config is the JSON object that [RecorderConfig] encodes.
+type StartRecorder func(config json.RawMessage) (Recorder, error)
+
+// RecorderConfig is what a recorder is told.
+type RecorderConfig struct {
+	Recorder     string         `json:"recorder"`
+	Session      string         `json:"session"`
+	Worker       string         `json:"worker"`
+	Stage        int            `json:"stage"`
+	Rank         int            `json:"rank"`
+	WorldSize    int            `json:"world_size"`
+	TracePath    string         `json:"trace_path"`
+	TablePath    string         `json:"table_path,omitempty"`
+	RecordShapes bool           `json:"record_shapes"`
+	WithStack    bool           `json:"with_stack"`
+	WithFLOPs    bool           `json:"with_flops"`
+	WithMemory   bool           `json:"with_memory"`
+	UseGzip      bool           `json:"use_gzip"`
+	Activities   []string       `json:"activities"`
+	Metadata     map[string]any `json:"metadata,omitempty"`
+}
+
+// recorderResult is what Finish returns.
+type recorderResult struct {
+	Files   []File           `json:"files"`
+	Events  int64            `json:"events"`
+	Steps   int64            `json:"steps"`
+	Dropped map[string]int64 `json:"dropped"`
+	WriteMS float64          `json:"write_ms"`
+}

@@ -1,0 +1,96 @@
+package profiler
+
+import (
+	"errors"
+	"maps"
+	"slices"
+)
+
+// ErrNotEnabled says that the configuration does not ask for profiling.
+var ErrNotEnabled = errors.New(`profiling is not enabled: set profiler to "torch" and torch_profiler_dir`)
+
+// State is how far a worker's session has come.
+type State string
+
+// The states of a session, in their order; Failed can follow each of them.
+const (
+	// StateArmed waits for the step in which recording begins.
+	StateArmed State = "armed"
+	// StateRecording collects.
+	StateRecording State = "recording"
+	// StateWriting has ended collection and writes the files.
+	StateWriting State = "writing"
+	// StateDone has written everything there is to write.
+	StateDone State = "done"
+	// StateFailed is described by the report's error.
+	StateFailed State = "failed"
+)
+
+// Why a session's collection ended.
+const (
+	// EndStop is a call of Stop.
+	EndStop = "stop"
+	// EndMaxIterations is max_iterations reached.
+	EndMaxIterations = "max_iterations"
+	// EndMaxSeconds is max_seconds over.
+	EndMaxSeconds = "max_seconds"
+	// EndShutdown is the end of the worker.
+	EndShutdown = "shutdown"
+)
+
+// Report is what one worker says about one session.
+type Report struct {
+	Identity
+	// Session is empty if the worker never had one.
+	Session string `json:"session"`
+	State   State  `json:"state"`
+	// Active is true until the session is stopped, also when a budget has ended its collection before.
+	Active bool `json:"active"`
+	// Ended says why collection ended.
+	Ended string `json:"ended,omitempty"`
+	// Steps counts the recorded ProfilerStep annotations.
+	Steps int64 `json:"steps"`
+	// Events counts what the trace holds.
+	Events int64 `json:"events"`
+	// Dropped counts what the trace lacks, by reason.
+	Dropped map[string]int64 `json:"dropped"`
+	// Bytes is the size of all files.
+	Bytes int64 `json:"bytes"`
+	// StartedNS and StoppedNS bound the collection in Unix nanoseconds; 0 while unknown.
+	StartedNS int64 `json:"started_ns,omitempty"`
+	StoppedNS int64 `json:"stopped_ns,omitempty"`
+	// StopMS is how long ending collection held up the thread that runs the model.
+	StopMS float64 `json:"stop_ms"`
+	// WriteMS is how long writing the files took, away from that thread.
+	WriteMS float64 `json:"write_ms"`
+	// Files are complete when State is StateDone; before that the list is empty.
+	Files []File `json:"files"`
+	Error string `json:"error,omitempty"`
+}
+
+// File is one output of a session.
+type File struct {
+	Path string `json:"path"`
+	// Kind is "trace" or "table".
+	Kind  string `json:"kind"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Ended reports whether nothing more will happen to the session by itself: its files are complete or it failed.
+func (s State) Ended() bool { return s == StateDone || s == StateFailed }
+
+// DroppedTotal is the number of lost events for whatever reason.
+func (r Report) DroppedTotal() int64 {
+	var total int64
+	for n := range maps.Values(r.Dropped) {
+		total += n
+	}
+	return total
+}
+
+// clone returns a copy that shares nothing with r.
+func (r Report) clone() Report {
+	r.Dropped = maps.Clone(r.Dropped)
+	r.Files = slices.Clone(r.Files)
+	return r
+}
