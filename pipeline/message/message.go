@@ -3,6 +3,8 @@ package message
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/omni-run/omni/profiler"
 )
 
 // Protocol is the version of this package's messages. Parent and worker must agree exactly.
@@ -183,11 +185,10 @@ type Pong struct {
 	Sequences int    `json:"sequences"`
 }
 
-// ProfileStart begins a profile session in the worker; Config is a profiler.Config, completed for this worker.
+// ProfileStart begins a profile session in the worker.
 type ProfileStart struct {
-	ID      uint64          `json:"id"`
-	Session string          `json:"session"`
-	Config  json.RawMessage `json:"config"`
+	ID    uint64         `json:"id"`
+	Start profiler.Start `json:"start"`
 }
 
 // ProfileStop ends collection; the worker writes its files afterwards and reports them in the status.
@@ -200,10 +201,10 @@ type ProfileStatus struct {
 	ID uint64 `json:"id"`
 }
 
-// ProfileReply answers the three messages above. Status is a profiler.Status.
+// ProfileReply answers the three messages above.
 type ProfileReply struct {
 	ID     uint64          `json:"id"`
-	Status json.RawMessage `json:"status,omitempty"`
+	Report profiler.Report `json:"report"`
 	Error  *Error          `json:"error,omitempty"`
 }
 
@@ -356,8 +357,8 @@ func (p *Pong) check() error {
 }
 
 func (p *ProfileStart) check() error {
-	if p.Session == "" || len(p.Config) == 0 {
-		return fmt.Errorf("session %q and a config of %d bytes must not be empty", p.Session, len(p.Config))
+	if p.Start.Session == "" {
+		return fmt.Errorf("session must not be empty")
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/omni-run/omni/profiler"
 )
 
 // every has one filled message of each kind.
@@ -32,10 +34,13 @@ func every() []Message {
 		&Output{Sequence: 2, State: StateFailed, Error: &Error{Code: Cancelled, Message: "cancelled"}},
 		&Ping{ID: 1},
 		&Pong{ID: 1, StepNS: 2, Steps: 3, Sequences: 4},
-		&ProfileStart{ID: 1, Session: "s1", Config: json.RawMessage(`{}`)},
+		&ProfileStart{ID: 1, Start: profiler.Start{Session: "s1", Config: profiler.FromDir("/p"), StampNS: 4, TableBase: 3}},
 		&ProfileStop{ID: 1},
 		&ProfileStatus{ID: 1},
-		&ProfileReply{ID: 1, Status: json.RawMessage(`{"state":"idle"}`)},
+		&ProfileReply{ID: 1, Report: profiler.Report{
+			Identity: profiler.Identity{Worker: "stage-1", Stage: 1, Rank: 1, WorldSize: 3}, Session: "s1", State: profiler.StateDone,
+			Dropped: map[string]int64{"buffer": 2}, Files: []profiler.File{{Path: "/p/a", Kind: "trace", Bytes: 9}},
+		}},
 		&ProfileReply{ID: 1, Error: &Error{Code: FailedPrecondition, Message: "busy"}},
 		&Drain{},
 		&Bye{Steps: 3},
