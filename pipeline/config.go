@@ -1,0 +1,41 @@
+package pipeline
+
+import (
+	"log/slog"
+
+	"github.com/omni-run/omni/profiler"
+)
+
+// Config is what [Open] needs to know. The zero value of every field but Model has a meaning.
+type Config struct {
+	// Model is a checkpoint's folder, or a hub id that lies in the local Hugging Face cache.
+	Model string
+	// StageConfigsPath is a YAML file with the stages' deployment; empty for the family's own.
+	StageConfigsPath string
+	// DType overrides the element type of every stage: auto, float32, bfloat16 or float16.
+	DType string
+	// Device overrides the device of every stage: cpu or cuda:N.
+	Device string
+	// MaxConcurrency limits the requests that are in the stages at once; the others wait in the order of their
+	// arrival. 0 means 16.
+	MaxConcurrency int
+	// Profiler is what StartProfile records; the zero value turns profiling off.
+	Profiler profiler.Config
+	// WorkerPath is the worker's executable; empty for omni-worker beside the running program, else on the PATH.
+	WorkerPath string
+	// WorkerEnv is added to the environment of the workers, as "NAME=value".
+	WorkerEnv []string
+	// Log receives what happens to workers; nil for nothing.
+	Log *slog.Logger
+	// Progress is called while the stages load, by one goroutine at a time; nil for nothing.
+	Progress func(Progress)
+}
+
+// Progress says how far a stage has come in loading its weights.
+type Progress struct {
+	Stage int
+	Name  string // of the stage: thinker
+	Done  int64  // bytes
+	Total int64  // bytes; 0 while unknown
+	Ready bool   // the stage can work
+}

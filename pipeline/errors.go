@@ -1,0 +1,60 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/omni-run/omni/pipeline/message"
+)
+
+// Sentinels, for errors.Is.
+var (
+	// ErrClosed is returned by everything after Close.
+	ErrClosed = errors.New("the pipeline is closed")
+	// ErrWorkerDied is in the chain of every error whose cause is the end of a worker process.
+	ErrWorkerDied = errors.New("the worker died")
+	// ErrUnknownStage is returned for a stage id that the pipeline does not run.
+	ErrUnknownStage = errors.New("no such stage")
+	// ErrProfileActive is returned by StartProfile while a session is active.
+	ErrProfileActive = errors.New("a profile session is active")
+	// ErrNoProfile is returned by StopProfile when no session is active.
+	ErrNoProfile = errors.New("no profile session is active")
+)
+
+// StageError is a fault of one stage: of its worker, or of one request in it.
+type StageError struct {
+	Stage     int
+	Name      string       // thinker
+	Code      message.Code // class of the fault
+	Cause     error        // what happened
+	LastWords string       // end of the worker's standard error, if the worker died; may be empty
+}
+
+// Error says which stage, what, and the worker's last words.
+func (e *StageError) Error() string {
+	text := fmt.Sprintf("stage %d (%s): %v", e.Stage, e.Name, e.Cause)
+	if e.LastWords != "" {
+		text += "; its last words: " + strings.TrimSpace(e.LastWords)
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *StageError) Unwrap() error { return e.Cause }
+
+// CodeOf returns the class of err: that of the StageError or message.Error in its chain, else INTERNAL.
+func CodeOf(err error) message.Code {
+	if err == nil {
+		return message.OK
+	}
+	var stage *StageError
+	if errors.As(err, &stage) {
+		return stage.Code
+	}
+	var e *message.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return message.Internal
+}
