@@ -41,9 +41,9 @@ struct SequenceResult {
 
 // Everything that omni_engine_open was given, decoded and checked.
 struct EngineConfig {
-  std::string model;                              // "qwen2_5_omni.thinker"
+  std::string model;  // "qwen2_5_omni.thinker"
   std::shared_ptr<const Checkpoint> checkpoint;
-  std::string dtype;                              // "auto", "float32", "bfloat16", "float16"
+  std::string dtype;  // "auto", "float32", "bfloat16", "float16"
   at::Device device = at::kCPU;
   int64_t max_batch = 1;
 };
@@ -65,6 +65,9 @@ class Engine {
 };
 
 using EngineFactory = std::unique_ptr<Engine> (*)(const EngineConfig& config);
+
+// Decodes and checks config (see omni_engine_open), opens checkpoint and device, and calls the model's factory.
+std::unique_ptr<Engine> open_engine(const nlohmann::json& config);
 
 // All networks, from models.inc.
 const std::vector<std::pair<std::string, EngineFactory>>& engine_table();

@@ -23,7 +23,8 @@ class Weights {
  public:
   Weights(std::shared_ptr<const Checkpoint> checkpoint, at::Device device);
 
-  void bind(at::Tensor* slot, std::string name, std::vector<int64_t> shape, at::ScalarType dtype, bool optional);
+  void bind(at::Tensor* slot, std::string name, std::vector<int64_t> shape, at::ScalarType dtype,
+            bool optional);
 
   // Throws one INVALID_ARGUMENT that lists every missing and every mis-shaped tensor (the first 20), with file, name,
   // expected and found.

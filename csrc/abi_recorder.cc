@@ -1,0 +1,52 @@
+// C functions of recorders.
+#include "abi.h"
+#include "profiler/recorder.h"
+#include "runtime/torch_thread.h"
+
+using omni::guard;
+using omni::require;
+
+omni_status* omni_recorder_start(const char* config, size_t config_size, omni_recorder** out) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(out != nullptr, "omni_recorder_start: out is NULL");
+    auto handle = std::make_unique<omni_recorder>();
+    handle->recorder = omni::start_recorder(omni::parse_argument(config, config_size, "recorder config"));
+    *out = handle.release();
+  });
+}
+
+omni_status* omni_recorder_step_begin(omni_recorder* recorder, int64_t number) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr, "omni_recorder_step_begin: recorder is NULL");
+    recorder->recorder->step_begin(number);
+  });
+}
+
+omni_status* omni_recorder_step_end(omni_recorder* recorder) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr, "omni_recorder_step_end: recorder is NULL");
+    recorder->recorder->step_end();
+  });
+}
+
+omni_status* omni_recorder_stop(omni_recorder* recorder) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr, "omni_recorder_stop: recorder is NULL");
+    recorder->recorder->stop();
+  });
+}
+
+omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer** out) {
+  return guard([&] {
+    require(recorder != nullptr && out != nullptr, "omni_recorder_finish: NULL argument");
+    omni::set_json(out, recorder->recorder->finish());
+  });
+}
+
+void omni_recorder_free(omni_recorder* recorder) {
+  delete recorder;
+}
