@@ -1,0 +1,209 @@
+package family
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/omni-run/omni/pipeline/config"
+)
+
+// finals returns the final stages whose output the caller asked for: all that run if nothing was asked for.
+func (f *Family) finals(modalities []string, cfg *config.Config) (map[int]string, error) {
+	finals := map[int]string{}
+	if len(modalities) == 0 {
+		for _, s := range f.Stages {
+			if _, runs := cfg.Stage(s.ID); runs && s.Final != "" {
+				finals[s.ID] = s.Final
+			}
+		}
+		return finals, nil
+	}
+	for _, want := range modalities {
+		var known []string
+		found := false
+		for _, s := range f.Stages {
+			if s.Final == "" {
+				continue
+			}
+			known = append(known, s.Final)
+			if s.Final != want {
+				continue
+			}
+			found = true
+			for _, id := range f.needed(map[int]string{s.ID: want}) {
+				if _, runs := cfg.Stage(id); !runs {
+					return nil, fmt.Errorf("modality %q needs stage %d, which the stage configuration %s leaves out", want, id, cfg.Source)
+				}
+			}
+			finals[s.ID] = want
+		}
+		if !found {
+			return nil, fmt.Errorf("unknown modality %q, this model makes %s", want, strings.Join(known, ", "))
+		}
+	}
+	return finals, nil
+}
+
+// needed returns the final stages and all stages that feed them, ascending.
+func (f *Family) needed(finals map[int]string) []int {
+	need := map[int]bool{}
+	for i := len(f.Stages) - 1; i >= 0; i-- { // inputs come before the stages that they feed
+		s := f.Stages[i]
+		if _, final := finals[s.ID]; final || need[s.ID] {
+			need[s.ID] = true
+			for _, in := range s.Inputs {
+				need[in] = true
+			}
+		}
+	}
+	var ids []int
+	for _, s := range f.Stages {
+		if need[s.ID] {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+// mergeSampling lays the request's parameters over each configured stage's. textStage is the one that the request's
+// MaxTokens is for.
+func mergeSampling(cfg *config.Config, req Request, textStage int) (map[int]config.SamplingParams, error) {
+	if len(req.Sampling) > len(cfg.Stages) {
+		return nil, fmt.Errorf("sampling parameters for %d stages, but the pipeline has %d", len(req.Sampling), len(cfg.Stages))
+	}
+	if req.MaxTokens < 0 {
+		return nil, fmt.Errorf("max_tokens is %d, want 1 or more", req.MaxTokens)
+	}
+	merged := map[int]config.SamplingParams{}
+	for i, s := range cfg.Stages {
+		p := s.Sampling
+		if s.ID == textStage && req.MaxTokens > 0 {
+			p = p.Merge(config.SamplingParams{MaxTokens: config.Ptr(int64(req.MaxTokens))})
+		}
+		if i < len(req.Sampling) {
+			if err := req.Sampling[i].Validate(); err != nil {
+				return nil, fmt.Errorf("sampling parameters of stage %d: %w", s.ID, err)
+			}
+			p = p.Merge(req.Sampling[i])
+		}
+		merged[s.ID] = p
+	}
+	return merged, nil
+}
+
+// seedPlan says where a stage's random numbers come from.
+type seedPlan struct {
+	seed     int64
+	upstream bool // from the generator that the stage before hands on
+}
+
+func (s seedPlan) params() map[string]any {
+	if s.upstream {
+		return map[string]any{"rng_from_upstream": true}
+	}
+	return map[string]any{"seed": s.seed}
+}
+
+// planSeeds gives each stage its generator. A seed in the request's own parameters of a stage is that stage's. Else
+// the request's seed starts one generator for all stages, as in the reference. Else the configured seed of the stage,
+// or a random one.
+func planSeeds(req Request, sampling map[int]config.SamplingParams) map[int]seedPlan {
+	plans := map[int]seedPlan{}
+	for i, id := range sortedKeys(sampling) {
+		own := i < len(req.Sampling) && req.Sampling[i].Seed != nil
+		switch {
+		case own:
+			plans[id] = seedPlan{seed: *req.Sampling[i].Seed}
+		case req.Seed != nil && i == 0:
+			plans[id] = seedPlan{seed: *req.Seed}
+		case req.Seed != nil:
+			plans[id] = seedPlan{upstream: true}
+		case sampling[id].Seed != nil:
+			plans[id] = seedPlan{seed: *sampling[id].Seed}
+		default:
+			plans[id] = seedPlan{seed: rand.Int64()} //nolint:gosec // draws of a sampler, not a secret
+		}
+	}
+	return plans
+}
+
+// engineSampling is the "sampling" object that engines are admitted with. eos are the model's own stop ids.
+func engineSampling(p config.SamplingParams, eos []int64) map[string]any {
+	stop := append([]int64{}, eos...)
+	for _, id := range p.StopTokenIDs {
+		if !slices.Contains(stop, id) {
+			stop = append(stop, id)
+		}
+	}
+	return map[string]any{
+		"temperature":        value(p.Temperature, 0),
+		"top_p":              value(p.TopP, 1),
+		"top_k":              offTopK(value(p.TopK, -1)),
+		"max_tokens":         value(p.MaxTokens, 1024),
+		"repetition_penalty": value(p.RepetitionPenalty, 1),
+		"stop_token_ids":     stop,
+	}
+}
+
+func offTopK(k int64) int64 {
+	if k == 0 {
+		return -1
+	}
+	return k
+}
+
+func value[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}
+
+// within drops ids that the vocabulary does not have: they can never be drawn.
+func within(ids []int64, vocabulary int64) []int64 {
+	if vocabulary <= 0 {
+		return ids
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id < 0 || id >= vocabulary })
+}
+
+// pickSpeaker chooses among the speakers that every one of infos lists. Names match exactly.
+func pickSpeaker(want, usual string, infos ...StageInfo) (string, error) {
+	var known []string
+	for i, info := range infos {
+		if i == 0 {
+			known = slices.Clone(info.Speakers)
+		}
+		known = slices.DeleteFunc(known, func(s string) bool { return !slices.Contains(info.Speakers, s) })
+	}
+	switch {
+	case want != "" && slices.Contains(known, want):
+		return want, nil
+	case want != "":
+		hint := ""
+		for _, s := range known {
+			if strings.EqualFold(s, want) {
+				hint = fmt.Sprintf(" (names match exactly: did you mean %q?)", s)
+			}
+		}
+		return "", fmt.Errorf("unknown speaker %q, this checkpoint has %s%s", want, quoteAll(known), hint)
+	case slices.Contains(known, usual):
+		return usual, nil
+	case len(infos) > 0 && slices.Contains(known, infos[0].DefaultSpeaker):
+		return infos[0].DefaultSpeaker, nil
+	case len(known) > 0:
+		return known[0], nil
+	}
+	return "", fmt.Errorf("this checkpoint has no speakers (spk_dict.pt)")
+}
+
+func sortedKeys[V any](m map[int]V) []int {
+	keys := make([]int, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
