@@ -30,10 +30,10 @@ func (r *fdReader) Read(p []byte) (int, error) {
 		}
 	}
 	if errors.Is(err, io.EOF) { // net wraps it, readers compare it
-		return n, io.EOF
+		return 0, io.EOF
 	}
 	if err != nil {
-		return n, err
+		return 0, err // n is -1
 	}
 	if flags&unix.MSG_CTRUNC != 0 {
 		return 0, fmt.Errorf("malformed frame: more than %d descriptors at once", maxFDs)

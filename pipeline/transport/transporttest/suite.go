@@ -29,6 +29,7 @@ func Run(t *testing.T, pair Pair) {
 		"both directions carry at once":                 bothWays,
 		"control messages overtake waiting data":        priority,
 		"close of one side is the end for the other":    endOfOther,
+		"close is the end also with messages unread":    endUnread,
 		"close of this side ends its own calls":         endOfSelf,
 		"a full queue waits until its context ends":     backpressure,
 		"what was flushed arrives although one is gone": flushed,
@@ -234,6 +235,19 @@ func endOfOther(t *testing.T, a, b transport.Conn) {
 	}
 	if ctx.Err() != nil {
 		t.Error("sending to a closed connection never failed")
+	}
+}
+
+func endUnread(t *testing.T, a, b transport.Conn) {
+	send(t, b, feed(1, 10))
+	if err := b.Flush(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := b.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v and %v, want io.EOF", m, err)
 	}
 }
 
