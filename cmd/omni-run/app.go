@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"io"
+	"iter"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/omni-run/omni/pipeline"
+)
+
+// environment is everything outside the command that it reads or writes, so that tests can stand in for it.
+type environment struct {
+	stdin    io.Reader
+	stdout   io.Writer
+	stderr   io.Writer
+	terminal bool // stderr is a terminal: progress is shown as bars
+	getenv   func(string) string
+	open     func(context.Context, pipeline.Config) (engine, error)
+}
+
+// engine is the part of *pipeline.Omni that the command uses.
+type engine interface {
+	Stream(context.Context, pipeline.Request) iter.Seq2[pipeline.Event, error]
+	StartProfile(stages []int) (*pipeline.ProfileReport, error)
+	StopProfile(stages []int) (*pipeline.ProfileReport, error)
+	Close() error
+}
+
+// command makes a subcommand; the table in newApp lists them all.
+type command func(*environment) *cli.Command
+
+func newApp(env *environment) *cli.App {
+	commands := []command{
+		makeCheckpointCommand,
+	}
+	app := &cli.App{
+		Name:                      "omni-run",
+		Flags:                     generateFlags(),
+		Action:                    generateAction(env),
+		Reader:                    env.stdin,
+		Writer:                    env.stdout,
+		ErrWriter:                 env.stderr,
+		HideHelpCommand:           true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		OnUsageError:              onUsageError,
+		// Errors go back to the caller: only main exits.
+		ExitErrHandler: func(*cli.Context, error) {},
+	}
+	for _, make := range commands {
+		c := make(env)
+		c.OnUsageError = onUsageError
+		c.CustomHelpTemplate = commandHelpText(c)
+		app.Commands = append(app.Commands, c)
+	}
+	app.CustomAppHelpTemplate = appHelpText(app.Flags, app.Commands)
+	return app
+}
+
+func onUsageError(_ *cli.Context, err error, _ bool) error { return &usageError{err} }
+
+func isTerminal(file *os.File) bool { return term.IsTerminal(int(file.Fd())) }

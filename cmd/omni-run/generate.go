@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/omni-run/omni/pipeline"
+)
+
+// errNoResponse says that a stream ended without its last event.
+var errNoResponse = errors.New("the pipeline ended the request without a response")
+
+// generateAction is what omni-run does without a subcommand.
+func generateAction(env *environment) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		options, err := readOptions(c, env)
+		if err != nil {
+			return err
+		}
+		folder, err := newOutputFolder(options.outputDir, options.requests)
+		if err != nil {
+			return err
+		}
+		run := &run{env: env, options: options, folder: folder, progress: newProgress(env.stderr, env.terminal)}
+		return run.do(c.Context)
+	}
+}
+
+// run is one execution of the default action.
+type run struct {
+	env      *environment
+	options  *options
+	folder   *outputFolder
+	progress *progress
+}
+
+// do opens the pipeline, runs all requests in it and reports. Whatever happens, with --format json standard output
+// gets its object, in which every request has its result or its error.
+func (r *run) do(ctx context.Context) error {
+	results, profile, err := r.inPipeline(ctx)
+	if results == nil {
+		for _, request := range r.options.requests {
+			results = append(results, failure(request, nil, err))
+		}
+	}
+	if r.options.logStats {
+		printStats(r.env.stderr, results)
+	}
+	if r.options.format == "json" {
+		err = errors.Join(err, printJSON(r.env.stdout, output{Requests: results, Profile: profile}))
+	}
+	if err != nil {
+		return err
+	}
+	for _, result := range results {
+		if result.Error != nil {
+			return errRequestsFailed
+		}
+	}
+	return nil
+}
+
+// inPipeline returns nil results if no request could be started.
+func (r *run) inPipeline(ctx context.Context) (results []result, profile *profileOutput, err error) {
+	config := r.options.pipeline
+	config.Progress = r.progress.loading
+	omni, err := r.env.open(ctx, config)
+	if err != nil {
+		r.progress.stop()
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, omni.Close()) }()
+	r.progress.loaded()
+
+	if config.Profiler.Enabled() {
+		if _, err := omni.StartProfile(r.options.profileStages); err != nil {
+			if errors.Is(err, pipeline.ErrUnknownStage) {
+				return nil, nil, usagef("--profile-stages: %w", err)
+			}
+			return nil, nil, fmt.Errorf("start profile: %w", err)
+		}
+	}
+	results = r.all(ctx, omni)
+	if config.Profiler.Enabled() {
+		r.progress.writing()
+		report, err := omni.StopProfile(nil)
+		r.progress.stop()
+		profile = r.reportProfile(report, err)
+		if err != nil {
+			return results, profile, fmt.Errorf("stop profile: %w", err)
+		}
+	}
+	return results, profile, nil
+}
+
+// all runs every request at once (the pipeline holds back what exceeds its limit) and returns the results in the
+// order of the requests. Files are written as each request ends; texts are printed in order.
+func (r *run) all(ctx context.Context, omni engine) []result {
+	requests := r.options.requests
+	results := make([]result, len(requests))
+	ended := make([]chan struct{}, len(requests))
+	var running sync.WaitGroup
+	r.progress.generating(len(requests))
+	for i := range requests {
+		ended[i] = make(chan struct{})
+		running.Go(func() {
+			defer close(ended[i])
+			results[i] = r.one(ctx, omni, requests[i])
+		})
+	}
+	var printing error
+	for i := range requests {
+		<-ended[i]
+		if r.options.format == "text" && printing == nil {
+			printing = printText(r.env.stdout, results[i], len(requests) > 1)
+		}
+		if printing != nil && results[i].Error == nil {
+			results[i] = failure(requests[i], results[i].Response, printing)
+		}
+	}
+	running.Wait()
+	r.progress.stop()
+	return results
+}
+
+// one runs a request and writes its files.
+func (r *run) one(ctx context.Context, omni engine, request pipeline.Request) result {
+	response, err := r.stream(ctx, omni, request)
+	var paths []string
+	if err == nil {
+		paths, err = r.folder.write(request, response)
+	}
+	outcome := result{Response: response}
+	if err != nil {
+		outcome = failure(request, response, err)
+	}
+	r.progress.finished(outcome, paths)
+	return outcome
+}
+
+func (r *run) stream(ctx context.Context, omni engine, request pipeline.Request) (*pipeline.Response, error) {
+	for event, err := range omni.Stream(ctx, request) {
+		if err != nil {
+			return nil, err
+		}
+		r.progress.produced(len(event.TokenIDs))
+		if event.Kind == pipeline.EventDone {
+			return event.Response, nil
+		}
+	}
+	return nil, errNoResponse
+}

@@ -1,0 +1,110 @@
+// Command omni-run runs an any-to-any model from the command line.
+//
+// Without a subcommand it takes prompts, opens the model as a pipeline of worker processes, writes the text and the
+// speech of every request to files, and records a profile of each stage if asked to. Subcommands make a random
+// checkpoint to try it with and list the machine's GPUs.
+//
+// The command is a thin layer: package pipeline does the work, this one reads flags and prompts, shows progress and
+// writes results. What programs read goes to standard output, everything else to standard error. Actions return
+// errors; main alone turns them into an exit code: 0 when all requests are done, 1 when some failed, 2 for a mistake
+// in the command line, 130 after an interrupt.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/omni-run/omni/pipeline"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// errRequestsFailed says that requests failed and that each has been reported.
+var errRequestsFailed = errors.New("some requests failed")
+
+// usageError is a mistake in the command line; nothing was started.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+func main() {
+	ctx, stop := interruptible(context.Background())
+	err := newApp(&environment{
+		stdin:    os.Stdin,
+		stdout:   os.Stdout,
+		stderr:   os.Stderr,
+		terminal: isTerminal(os.Stderr),
+		getenv:   os.Getenv,
+		open: func(ctx context.Context, cfg pipeline.Config) (engine, error) {
+			return pipeline.Open(ctx, cfg)
+		},
+	}).RunContext(ctx, dottedSettings(os.Args))
+	code := exitCode(ctx, err)
+	stop()
+	report(os.Stderr, err, code)
+	os.Exit(code)
+}
+
+// interruptible returns a context that SIGINT or SIGTERM ends. The second signal exits at once: the kernel ends the
+// workers with their parent.
+func interruptible(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		for range signals {
+			if ctx.Err() != nil {
+				os.Exit(exitInterrupted)
+			}
+			cancel(errInterrupted)
+			fmt.Fprintln(os.Stderr, "\nstopping; interrupt again to stop at once")
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel(nil)
+	}
+}
+
+func exitCode(ctx context.Context, err error) int {
+	var usage *usageError
+	switch {
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		return exitInterrupted
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// report tells a person why the command ended, if that is not plain from what was printed before.
+func report(w io.Writer, err error, code int) {
+	switch {
+	case err == nil || errors.Is(err, errRequestsFailed):
+	case code == exitInterrupted:
+		fmt.Fprintln(w, "omni-run: interrupted")
+	case code == exitUsage:
+		fmt.Fprintf(w, "omni-run: %v\nomni-run --help shows the flags, with examples\n", err)
+	default:
+		fmt.Fprintf(w, "omni-run: %v\n", err)
+	}
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"path/filepath"
+
+	"github.com/omni-run/omni/pipeline"
+)
+
+// reportProfile lists what a profile session wrote and says how to open it. report may be nil.
+func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileOutput {
+	out := &profileOutput{Files: []pipeline.ProfileFile{}}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	if report == nil {
+		return out
+	}
+	out.Session = report.Session
+	if len(report.Files) > 0 {
+		out.Files = report.Files
+		r.progress.say("profile %s, in %s:", report.Session, filepath.Dir(report.Files[0].Path))
+	}
+	traces, tables := false, false
+	for _, file := range out.Files {
+		traces, tables = traces || file.Kind == "trace", tables || file.Kind == "table"
+		lost := ""
+		if file.Dropped > 0 {
+			lost = ", some events were dropped"
+		}
+		r.progress.say("  stage %d  %-6s %8s  %s%s", file.Stage, file.Kind, size(file.Bytes), filepath.Base(file.Path), lost)
+	}
+	if traces {
+		r.progress.say("  open the traces in https://ui.perfetto.dev (one, or all at once)")
+	}
+	if tables {
+		r.progress.say("  the tables are text: less -S FILE")
+	}
+	for _, worker := range report.Workers {
+		if worker.Error != "" {
+			r.progress.say("  stage %d has no complete profile: %s", worker.Stage, worker.Error)
+		}
+	}
+	return out
+}
