@@ -81,8 +81,10 @@ func (f *outputFolder) existing(stem string) string {
 	return ""
 }
 
-func (f *outputFolder) textPath(stem string) string  { return filepath.Join(f.dir, stem+".txt") }
-func (f *outputFolder) audioPath(stem string) string { return filepath.Join(f.dir, "output_"+stem+".wav") }
+func (f *outputFolder) textPath(stem string) string { return filepath.Join(f.dir, stem+".txt") }
+func (f *outputFolder) audioPath(stem string) string {
+	return filepath.Join(f.dir, "output_"+stem+".wav")
+}
 
 // write writes the files of one request and returns their paths. What it wrote before an error stays.
 func (f *outputFolder) write(request pipeline.Request, response *pipeline.Response) (paths []string, err error) {

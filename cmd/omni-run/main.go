@@ -99,9 +99,9 @@ func exitCode(ctx context.Context, err error) int {
 // report tells a person why the command ended, if that is not plain from what was printed before.
 func report(w io.Writer, err error, code int) {
 	switch {
-	case err == nil || errors.Is(err, errRequestsFailed):
 	case code == exitInterrupted:
 		fmt.Fprintln(w, "omni-run: interrupted")
+	case err == nil || errors.Is(err, errRequestsFailed):
 	case code == exitUsage:
 		fmt.Fprintf(w, "omni-run: %v\nomni-run --help shows the flags, with examples\n", err)
 	default:
