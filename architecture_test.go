@@ -1,0 +1,171 @@
+// Package omni_test holds the rules of the whole repository, as tests: which package may know which, where C may be
+// called, and what may run before main. docs/architecture.md draws the same picture.
+package omni_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/omni-run/omni"
+
+// goPackage is what `go list -json` says about a package.
+type goPackage struct {
+	ImportPath   string
+	Dir          string
+	GoFiles      []string
+	CgoFiles     []string
+	TestGoFiles  []string
+	XTestGoFiles []string
+	Deps         []string
+}
+
+// name is the path inside the module, "" for a package of others.
+func (p goPackage) name() string {
+	name, _ := strings.CutPrefix(p.ImportPath, module+"/")
+	return name
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), "go", "list", "-json", "./...")
+	var stderr strings.Builder
+	command.Stderr = &stderr
+	text, err := command.Output()
+	require.NoError(t, err, stderr.String())
+	var all []goPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(text))); ; {
+		var p goPackage
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+	require.NotEmpty(t, all)
+	return all
+}
+
+// edge is a dependency, direct or not, that must not exist.
+type edge struct {
+	from   []string // packages inside the module, with all below them
+	to     []string // packages inside the module with all below them, or packages of others by their full path
+	reason string
+}
+
+var forbidden = []edge{
+	{
+		from: []string{"api", "cmd/omni-run", "examples", "pipeline", "profiler"}, to: []string{"torch", "github.com/wangkuiyi/gotorch"},
+		reason: "libtorch belongs to the worker: the parent starts without it, and a fault in it ends one stage, not the service",
+	},
+	{
+		from: []string{"torch"}, to: []string{"api", "cmd", "examples", "pipeline", "profiler"},
+		reason: "torch binds the C library and knows nothing of what it is used for",
+	},
+	{
+		from: []string{"profiler"}, to: []string{"api", "cmd", "examples", "pipeline"},
+		reason: "the profiler is below the pipeline: it can be used and tested without one",
+	},
+	{
+		from: []string{"pipeline"}, to: []string{"api", "cmd", "examples", "github.com/labstack/echo/v4"},
+		reason: "the pipeline serves any front: it knows no HTTP and no command line",
+	},
+	{
+		from: []string{"api"}, to: []string{"cmd", "examples", "pipeline/worker", "pipeline/transport"},
+		reason: "api knows no processes, only the pipeline",
+	},
+	{
+		from: []string{"cmd/omni-worker", "pipeline/worker"}, to: []string{"api", "github.com/labstack/echo/v4", "github.com/urfave/cli/v2"},
+		reason: "the worker has no front of its own",
+	},
+	{
+		from: []string{"cmd/omni-worker", "pipeline/worker", "torch"}, to: []string{"profiler/gpu", "github.com/NVIDIA/go-nvml"},
+		reason: "go-nvml's linker flags hide undefined symbols: a missing C function would link and fail at run time",
+	},
+}
+
+// within reports whether the package name is one of roots or below one.
+func within(name string, roots []string) bool {
+	return slices.ContainsFunc(roots, func(root string) bool { return name == root || strings.HasPrefix(name, root+"/") })
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, rule := range forbidden {
+			if !within(p.name(), rule.from) {
+				continue
+			}
+			for _, dependency := range p.Deps {
+				inside, ours := strings.CutPrefix(dependency, module+"/")
+				if ours && within(inside, rule.to) || within(dependency, rule.to) {
+					t.Errorf("%s depends on %s: %s", p.name(), strings.TrimPrefix(dependency, module+"/"), rule.reason)
+				}
+			}
+		}
+	}
+}
+
+// filesImporting returns the files of the module, as package/file, that import path.
+func filesImporting(t *testing.T, path string) []string {
+	t.Helper()
+	var found []string
+	eachFile(t, parser.ImportsOnly, func(name string, file *ast.File) {
+		for _, imported := range file.Imports {
+			if imported.Path.Value == fmt.Sprintf("%q", path) {
+				found = append(found, name)
+			}
+		}
+	})
+	return found
+}
+
+func eachFile(t *testing.T, mode parser.Mode, visit func(name string, file *ast.File)) {
+	t.Helper()
+	for _, p := range packages(t) {
+		for _, name := range slices.Concat(p.GoFiles, p.CgoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, mode)
+			require.NoError(t, err)
+			visit(p.name()+"/"+name, file)
+		}
+	}
+}
+
+func TestCIsCalledInOnePlacePerLibrary(t *testing.T) {
+	for _, file := range filesImporting(t, "C") {
+		if file != "torch/cgo.go" && !strings.HasPrefix(file, "profiler/gpu/") {
+			t.Errorf(`%s imports "C": calls of libomni.so stand in torch/cgo.go, those of the GPU driver in profiler/gpu`, file)
+		}
+	}
+}
+
+func TestGotorchHasOneImporter(t *testing.T) {
+	for _, file := range filesImporting(t, "github.com/wangkuiyi/gotorch") {
+		if file != "torch/gotorch.go" && file != "torch/gotorch_test.go" {
+			t.Errorf("%s imports gotorch: every error of it panics, and torch/gotorch.go is the one place that recovers", file)
+		}
+	}
+}
+
+func TestNothingRunsBeforeMain(t *testing.T) {
+	eachFile(t, parser.SkipObjectResolution, func(name string, file *ast.File) {
+		for _, declaration := range file.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if ok && function.Name.Name == "init" && function.Recv == nil && name != "cmd/omni-worker/main.go" {
+				t.Errorf("%s has an init function: tables are literals; only the worker pins its main goroutine to its thread", name)
+			}
+		}
+	})
+}
