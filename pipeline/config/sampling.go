@@ -22,7 +22,7 @@ type SamplingParams struct {
 	// Seed starts the stage's own random generator.
 	Seed *int64 `json:"seed,omitempty"`
 	// StopTokenIDs end the sequence, besides the model's own end tokens. Nil is not set; empty is "none".
-	StopTokenIDs []int64 `json:"stop_token_ids,omitempty"`
+	StopTokenIDs []int64 `json:"stop_token_ids,omitzero"`
 }
 
 // Merge returns p overlaid with over: a field that over sets wins. The result shares no memory with either.
