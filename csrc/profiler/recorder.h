@@ -25,7 +25,7 @@ struct RecorderConfig {
   bool with_flops = false;
   bool with_memory = false;
   bool use_gzip = true;
-  bool cuda = false;  // activities contain "CUDA"
+  bool cuda = false;                                   // activities contain "CUDA"
   nlohmann::json metadata = nlohmann::json::object();  // copied into the trace's header
 
   // Throws INVALID_ARGUMENT that names the key, also for unknown keys.

@@ -1,0 +1,128 @@
+// What all recorders share: their configuration, the order of calls, and the choice by name.
+#include "profiler/recorder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "profiler/torch_recorder.h"
+#include "runtime/config.h"
+#include "status.h"
+
+namespace omni {
+namespace {
+
+// Whether a recorder of this process records: torch has one profiler per process, and two would see each other.
+std::atomic<bool> recording{false};
+
+using Factory = std::unique_ptr<Recorder> (*)(RecorderConfig config);
+
+constexpr std::pair<const char*, Factory> kRecorders[] = {
+    {"kineto", start_torch_recorder},
+};
+
+Factory factory_of(const Config& config, const std::string& name) {
+  std::string known;
+  for (const auto& [candidate, factory] : kRecorders) {
+    if (name == candidate) return factory;
+    known += (known.empty() ? "" : ", ") + std::string(candidate);
+  }
+  config.fail("\"recorder\": expected one of " + known + ", found \"" + name + "\"");
+}
+
+}  // namespace
+
+RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
+  const Config config(&json, "recorder config");
+  config.reject_unknown({"recorder", "session", "worker", "stage", "rank", "world_size", "trace_path",
+                         "table_path", "record_shapes", "with_stack", "with_flops", "with_memory", "use_gzip",
+                         "activities", "metadata"});
+  RecorderConfig parsed;
+  parsed.recorder = config.string("recorder", parsed.recorder);
+  factory_of(config, parsed.recorder);
+  parsed.session = config.string("session");
+  parsed.worker = config.string("worker");
+  parsed.stage = config.integer("stage", parsed.stage);
+  parsed.world_size = config.integer("world_size", parsed.world_size);
+  parsed.rank = config.integer("rank", parsed.rank);
+  if (parsed.rank < 0 || parsed.rank >= parsed.world_size) {
+    config.fail("\"rank\": expected 0 to world_size - 1 = " + std::to_string(parsed.world_size - 1) +
+                ", found " + std::to_string(parsed.rank));
+  }
+  parsed.trace_path = config.string("trace_path", "");
+  parsed.table_path = config.string("table_path", "");
+  parsed.record_shapes = config.boolean("record_shapes", parsed.record_shapes);
+  parsed.with_stack = config.boolean("with_stack", parsed.with_stack);
+  parsed.with_flops = config.boolean("with_flops", parsed.with_flops);
+  parsed.with_memory = config.boolean("with_memory", parsed.with_memory);
+  parsed.use_gzip = config.boolean("use_gzip", parsed.use_gzip);
+  if (config.has("activities")) {
+    for (const auto& activity : json["activities"]) {
+      if (activity == "CUDA") {
+        parsed.cuda = true;
+      } else if (activity != "CPU") {
+        config.fail("\"activities\": expected CPU or CUDA, found " + activity.dump());
+      }
+    }
+  }
+  if (config.has("metadata")) parsed.metadata = json["metadata"];
+  return parsed;
+}
+
+std::unique_ptr<Recorder> start_recorder(const nlohmann::json& json) {
+  RecorderConfig config = RecorderConfig::parse(json);
+  if (recording.exchange(true)) {
+    throw Error(OMNI_FAILED_PRECONDITION,
+                "cannot start session " + config.session + ": another recorder of this process is recording");
+  }
+  try {
+    const Factory factory = factory_of(Config(&json, "recorder config"), config.recorder);
+    return factory(std::move(config));
+  } catch (...) {
+    recording = false;
+    throw;
+  }
+}
+
+Recorder::Recorder(RecorderConfig config) : config_(std::move(config)) {}
+
+Recorder::~Recorder() {
+  if (state_ == State::kRecording) recording = false;
+}
+
+void Recorder::step_begin(int64_t number) {
+  if (state_ != State::kRecording)
+    throw Error(OMNI_FAILED_PRECONDITION, "step_begin: the recorder does not record");
+  if (step_open_) throw Error(OMNI_FAILED_PRECONDITION, "step_begin: the step before has not ended");
+  on_step_begin(number);
+  step_open_ = true;
+}
+
+void Recorder::step_end() {
+  if (state_ != State::kRecording)
+    throw Error(OMNI_FAILED_PRECONDITION, "step_end: the recorder does not record");
+  if (!step_open_) throw Error(OMNI_FAILED_PRECONDITION, "step_end: no step has begun");
+  on_step_end();
+  step_open_ = false;
+  ++steps_;
+}
+
+void Recorder::stop() {
+  if (state_ != State::kRecording)
+    throw Error(OMNI_FAILED_PRECONDITION, "stop: the recorder does not record");
+  if (step_open_) step_end();
+  state_ = State::kStopped;
+  recording = false;
+  on_stop();
+}
+
+nlohmann::json Recorder::finish() {
+  if (state_ != State::kStopped) {
+    throw Error(OMNI_FAILED_PRECONDITION,
+                state_ == State::kRecording ? "finish: the recorder still records" : "finish: called before");
+  }
+  state_ = State::kFinished;
+  return on_finish();
+}
+
+}  // namespace omni

@@ -1,0 +1,41 @@
+// Results of a recording.
+#include "profiler/report.h"
+
+#include <torch/headeronly/version.h>
+
+#include "profiler/output_file.h"
+
+namespace omni {
+
+void FinishedFiles::finish_trace(TraceWriter& trace, int64_t end_ns) {
+  trace.finish(end_ns, {{"events", events}, {"steps", steps}, {"dropped", dropped}});
+  files_.push_back({{"path", trace.file().path()}, {"kind", "trace"}, {"bytes", trace.file().bytes_out()}});
+}
+
+void FinishedFiles::write_table(const TableBuilder& table) {
+  int64_t lost = 0;
+  for (const auto& [reason, count] : dropped) lost += count;
+  std::string text = "Stage " + std::to_string(config_.stage) + " (" + config_.worker + "), rank " +
+                     std::to_string(config_.rank) + " of " + std::to_string(config_.world_size) +
+                     ", session " + config_.session + ": " + std::to_string(steps) + " steps, " +
+                     std::to_string(events) + " events, " + std::to_string(lost) + " dropped\n";
+  text += format_table(table.rows(), {.with_memory = config_.with_memory, .with_flops = config_.with_flops});
+  OutputFile file(config_.table_path, false);
+  file.write(text);
+  file.commit();
+  files_.push_back({{"path", file.path()}, {"kind", "table"}, {"bytes", file.bytes_out()}});
+}
+
+nlohmann::json FinishedFiles::json() const {
+  return {{"files", files_},
+          {"events", events},
+          {"steps", steps},
+          {"dropped", dropped.empty() ? nlohmann::json::object() : nlohmann::json(dropped)},
+          {"write_ms", write_ms}};
+}
+
+nlohmann::json trace_environment() {
+  return {{"torch_version", TORCH_VERSION}};
+}
+
+}  // namespace omni

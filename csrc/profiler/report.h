@@ -1,0 +1,41 @@
+// What every recorder does at the end: close the trace, write the table, and say what came out.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "profiler/recorder.h"
+#include "profiler/table.h"
+#include "profiler/trace_writer.h"
+
+namespace omni {
+
+// The files of one recording and its counts. Not thread-safe.
+class FinishedFiles {
+ public:
+  explicit FinishedFiles(const RecorderConfig& config) : config_(config) {}
+
+  int64_t events = 0;
+  int64_t steps = 0;
+  std::map<std::string, int64_t> dropped;  // what the files lack, by reason
+  double write_ms = 0;
+
+  // Completes the trace. Events and drops must be final.
+  void finish_trace(TraceWriter& trace, int64_t end_ns);
+  // Writes the operator table; its first line names stage, rank and session.
+  void write_table(const TableBuilder& table);
+
+  // The result of omni_recorder_finish.
+  nlohmann::json json() const;
+
+ private:
+  const RecorderConfig& config_;
+  nlohmann::json files_ = nlohmann::json::array();
+};
+
+// Versions and devices, for the header of a trace.
+nlohmann::json trace_environment();
+
+}  // namespace omni

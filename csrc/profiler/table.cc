@@ -1,0 +1,114 @@
+// The rows of the operator table.
+#include "profiler/table.h"
+
+namespace omni {
+namespace {
+
+constexpr std::string_view kStepPrefix = "ProfilerStep#";
+constexpr std::string_view kStepRow = "ProfilerStep*";
+
+}  // namespace
+
+void TableBuilder::enter(int64_t thread, std::string_view name, bool annotation, int64_t start_ns) {
+  std::vector<Frame>& stack = stacks_[thread];
+  Frame& frame = stack.emplace_back();
+  frame.call.row = row(name, annotation, false);
+  frame.call.start_ns = start_ns;
+}
+
+void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops) {
+  std::vector<Frame>& stack = stacks_[thread];
+  if (stack.empty()) return;
+  const Frame frame = stack.back();
+  stack.pop_back();
+  Call call = frame.call;
+  call.total_ns = end_ns - call.start_ns;
+  call.flops = flops;
+  if (call.has_only) {
+    if (call.children == 1 && frame.only.row == call.row) {
+      // The child is this call over again: its children are this call's, its kernels too, and it does not count.
+      call.children_ns = frame.only.children_ns;
+      call.device_ns = frame.only.device_ns;
+      call.device_children_ns = frame.only.device_children_ns;
+      call.children_bytes = frame.only.children_bytes;
+    } else {
+      add(frame.only);
+    }
+    call.has_only = false;
+  }
+  if (stack.empty()) {
+    add(call);
+    return;
+  }
+  Frame& caller = stack.back();
+  ++caller.call.children;
+  caller.call.children_ns += call.total_ns;
+  caller.call.bytes += call.bytes;
+  caller.call.children_bytes += call.bytes;
+  caller.call.device_children_ns += call.device_ns + call.device_children_ns;
+  if (caller.call.children == 1) {
+    caller.only = call;
+    caller.call.has_only = true;
+    return;
+  }
+  if (caller.call.has_only) {
+    add(caller.only);
+    caller.call.has_only = false;
+  }
+  add(call);
+}
+
+void TableBuilder::memory(int64_t thread, int64_t bytes) {
+  std::vector<Frame>& stack = stacks_[thread];
+  if (!stack.empty()) {
+    stack.back().call.bytes += bytes;
+    return;
+  }
+  TableRow& top = rows_[row("[memory]", false, false)];
+  ++top.calls;
+  top.total_bytes += bytes;
+  top.self_bytes += bytes;
+}
+
+void TableBuilder::async_op(std::string_view name, int64_t duration_ns) {
+  TableRow& target = rows_[row(name, false, false)];
+  ++target.calls;
+  target.total_ns += duration_ns;
+}
+
+void TableBuilder::device_work(int64_t thread, std::string_view name, bool annotation, int64_t duration_ns) {
+  TableRow& target = rows_[row(name, annotation, true)];
+  ++target.calls;
+  target.device_total_ns += duration_ns;
+  target.device_self_ns += duration_ns;
+  std::vector<Frame>& stack = stacks_[thread];
+  if (!stack.empty() && !annotation) stack.back().call.device_ns += duration_ns;
+}
+
+size_t TableBuilder::row(std::string_view name, bool annotation, bool device) {
+  if (name.substr(0, kStepPrefix.size()) == kStepPrefix) name = kStepRow;
+  key_.assign(1, static_cast<char>('0' + annotation + 2 * device));
+  key_ += name;
+  const auto [it, added] = index_.try_emplace(key_, rows_.size());
+  if (added) {
+    TableRow& fresh = rows_.emplace_back();
+    fresh.name = name;
+    fresh.annotation = annotation;
+    fresh.device = device;
+  }
+  return it->second;
+}
+
+void TableBuilder::add(const Call& call) {
+  TableRow& target = rows_[call.row];
+  ++target.calls;
+  target.total_ns += call.total_ns;
+  target.self_ns += call.total_ns - call.children_ns;
+  target.device_total_ns += call.device_ns + call.device_children_ns;
+  target.device_self_ns += call.device_ns;
+  target.total_bytes += call.bytes;
+  target.self_bytes += call.bytes - call.children_bytes;
+  target.flops += call.flops;
+}
+
+}  // namespace omni

@@ -1,0 +1,281 @@
+// The trace file: header, events, footer.
+#include "profiler/trace_writer.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <fstream>
+
+#include "profiler/json_text.h"
+
+namespace omni {
+namespace {
+
+// Kineto's base: now floored to a quarter of a year, so that the traces of all processes share it.
+constexpr int64_t kBasePeriodNs = int64_t{7889238} * 1000000000;
+constexpr size_t kFlushBytes = size_t{1} << 20;
+// Where Kineto puts the span of the whole recording in the list of processes.
+constexpr int64_t kSpansSortIndex = 0x20000000;
+// Extra lanes get numbers that no stream or thread has.
+constexpr int64_t kLaneStride = 10000000;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
+
+// "thread 12 (omni-worker)"; without the name if the thread has ended.
+std::string thread_label(int64_t thread) {
+  std::string label = "thread " + std::to_string(thread);
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/comm");
+  std::string name;
+  if (std::getline(file, name)) label += " (" + name + ")";
+  return label;
+}
+
+std::string string_member(std::string_view key, std::string_view value) {
+  std::string args;
+  append_json_string(args, key);
+  args += ": ";
+  append_json_string(args, value);
+  return args;
+}
+
+std::string integer_member(std::string_view key, int64_t value) {
+  std::string args;
+  append_json_string(args, key);
+  args += ": ";
+  append_json_int(args, value);
+  return args;
+}
+
+// One line per member, "key": value with a blank, which HTA's search for the rank needs. nlohmann's dump without
+// indentation writes none inside nested objects, so the distributed block is spelled out.
+std::string header_text(const RecorderConfig& config, int64_t base_ns, const nlohmann::json& environment) {
+  std::string text = "{\n\"schemaVersion\": 1,\n";
+  const auto member = [&text](const std::string& key, const nlohmann::json& value) {
+    append_json_string(text, key);
+    text += ": ";
+    text += value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    text += ",\n";
+  };
+  if (!environment.contains("deviceProperties")) member("deviceProperties", nlohmann::json::array());
+  for (const auto& [key, value] : environment.items()) member(key, value);
+  member("host_name", host_name());
+  member("trace_id", config.session + "-" + config.worker);
+  if (config.with_stack) member("with_stack", 1);
+  if (config.record_shapes) member("record_shapes", 1);
+  if (config.with_memory) member("profile_memory", 1);
+  if (config.with_flops) member("with_flops", 1);
+  text += "\"distributedInfo\": {\"backend\": ";
+  append_json_string(text, config.world_size > 1 ? "pipeline" : "none");
+  text += ", \"rank\": ";
+  append_json_int(text, config.rank);
+  text += ", \"world_size\": ";
+  append_json_int(text, config.world_size);
+  text += "},\n";
+  member("omni", {{"session", config.session},
+                  {"worker", config.worker},
+                  {"stage", config.stage},
+                  {"recorder", config.recorder},
+                  {"metadata", config.metadata}});
+  text += "\"displayTimeUnit\": \"ms\",\n\"baseTimeNanoseconds\": ";
+  append_json_int(text, base_ns);
+  text += ",\n\"traceEvents\": [";
+  return text;
+}
+
+}  // namespace
+
+int Lanes::place(int64_t process, int64_t thread, int64_t start_ns, int64_t end_ns) {
+  auto& lanes = open_[{process, thread}];
+  for (size_t lane = 0;; ++lane) {
+    if (lane == lanes.size()) lanes.emplace_back();
+    auto& ends = lanes[lane];
+    while (!ends.empty() && ends.back() <= start_ns) ends.pop_back();
+    if (!ends.empty() && ends.back() < end_ns) continue;
+    ends.push_back(end_ns);
+    return static_cast<int>(lane);
+  }
+}
+
+TraceWriter::TraceWriter(const RecorderConfig& config, int64_t start_ns, const nlohmann::json& environment)
+    : file_(config.trace_path, config.use_gzip),
+      worker_(config.worker),
+      rank_(config.rank),
+      process_(::getpid()),
+      start_ns_(start_ns),
+      base_ns_(start_ns / kBasePeriodNs * kBasePeriodNs),
+      buffer_(header_text(config, base_ns_, environment)) {
+  // The first event has no comma before it, so it is written here.
+  buffer_ += "\n{\"ph\":\"M\",\"name\":\"process_name\"";
+  place(process_, 0, start_ns_);
+  buffer_ += ",\"args\":{" + string_member("name", worker_) + "}}";
+  metadata_event("process_labels", process_, 0, string_member("labels", "CPU"));
+  metadata_event("process_sort_index", process_, 0, integer_member("sort_index", rank_));
+}
+
+void TraceWriter::op(const HostEvent& event) {
+  ++events_;
+  const int64_t track = event.thread + event.lane * kLaneStride;
+  ++threads_[track];
+  begin_event("X", event.annotation ? "user_annotation" : "cpu_op", event.name);
+  place(process_, track, event.start_ns);
+  duration(event.start_ns, event.end_ns);
+  buffer_ += ",\"args\":{\"External id\":";
+  append_json_uint(buffer_, event.external_id);
+  buffer_ += ",\"Record function id\":";
+  append_json_uint(buffer_, event.function_id);
+  if (event.sequence >= 0) {
+    buffer_ += ",\"Sequence number\":";
+    append_json_int(buffer_, event.sequence);
+    buffer_ += ",\"Fwd thread id\":";
+    append_json_uint(buffer_, event.forward_thread);
+  }
+  buffer_ += ",\"Ev Idx\":";
+  append_json_int(buffer_, events_ - 1);
+  if (!event.module.empty()) {
+    buffer_ += ",\"Module Hierarchy\":";
+    append_json_string(buffer_, event.module);
+  }
+  if (!event.inputs.empty()) {
+    buffer_ += ',';
+    buffer_ += event.inputs;
+  }
+  buffer_ += '}';
+  end_event();
+}
+
+void TraceWriter::memory(const MemoryEvent& event) {
+  ++events_;
+  ++threads_[event.thread];
+  begin_event("i", "cpu_instant_event", "[memory]");
+  buffer_ += ",\"s\":\"t\"";
+  place(process_, event.thread, event.time_ns);
+  buffer_ += ",\"args\":{\"Addr\":";
+  append_json_uint(buffer_, event.address);
+  buffer_ += ",\"Bytes\":";
+  append_json_int(buffer_, event.bytes);
+  buffer_ += ",\"Total Allocated\":";
+  append_json_uint(buffer_, event.total_allocated);
+  buffer_ += ",\"Total Reserved\":";
+  append_json_uint(buffer_, event.total_reserved);
+  buffer_ += ",\"Device Type\":";
+  append_json_int(buffer_, event.device_type);
+  buffer_ += ",\"Device Id\":";
+  append_json_int(buffer_, event.device_index);
+  buffer_ += ",\"Ev Idx\":";
+  append_json_int(buffer_, events_ - 1);
+  buffer_ += '}';
+  end_event();
+}
+
+void TraceWriter::activity(const ActivityEvent& event) {
+  ++events_;
+  const int64_t thread = event.thread + event.lane * kLaneStride;
+  begin_event("X", event.category, event.name);
+  place(event.process, thread, event.start_ns);
+  duration(event.start_ns, event.end_ns);
+  buffer_ += ",\"args\":{";
+  buffer_ += event.args;
+  buffer_ += '}';
+  end_event();
+  if (!event.device && event.process == process_) ++threads_[thread];
+}
+
+void TraceWriter::flow(std::string_view name, uint64_t id, bool start, int64_t time_ns, int64_t process,
+                       int64_t thread) {
+  begin_event(start ? "s" : "f", name, name);
+  buffer_ += ",\"id\":";
+  append_json_uint(buffer_, id);
+  if (!start) buffer_ += ",\"bp\":\"e\"";
+  place(process, thread, time_ns);
+  end_event();
+}
+
+void TraceWriter::track_name(int64_t process, int64_t thread, std::string_view name, int64_t sort_index) {
+  metadata_event("thread_name", process, thread, string_member("name", name));
+  metadata_event("thread_sort_index", process, thread, integer_member("sort_index", sort_index));
+}
+
+void TraceWriter::finish(int64_t end_ns, const nlohmann::json& totals) {
+  name_threads();
+  begin_event("X", "Trace", "PyTorch Profiler (0)");
+  buffer_ += ",\"pid\":\"Spans\",\"tid\":\"PyTorch Profiler\",\"ts\":";
+  append_json_us(buffer_, start_ns_ - base_ns_);
+  duration(start_ns_, end_ns);
+  buffer_ += ",\"args\":{\"Op count\":";
+  append_json_int(buffer_, events_);
+  buffer_ += '}';
+  end_event();
+  buffer_ += ",\n{\"ph\":\"M\",\"name\":\"process_sort_index\",\"pid\":\"Spans\",\"tid\":0,\"ts\":";
+  append_json_us(buffer_, start_ns_ - base_ns_);
+  buffer_ += ",\"args\":{" + integer_member("sort_index", kSpansSortIndex) + "}}";
+  buffer_ +=
+      ",\n{\"ph\":\"i\",\"s\":\"g\",\"name\":\"Iteration Start: PyTorch Profiler\",\"pid\":\"Traces\","
+      "\"tid\":\"Trace PyTorch Profiler\",\"ts\":";
+  append_json_us(buffer_, start_ns_ - base_ns_);
+  buffer_ += "},\n{\"ph\":\"i\",\"s\":\"g\",\"name\":\"Record Window End\",\"pid\":\"\",\"tid\":\"\",\"ts\":";
+  append_json_us(buffer_, end_ns - base_ns_);
+  buffer_ += "}\n],\n\"omniTotals\": ";
+  buffer_ += totals.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  buffer_ += ",\n\"traceName\": ";
+  append_json_string(buffer_, file_.path());
+  buffer_ += "\n}\n";
+  file_.write(buffer_);
+  buffer_.clear();
+  file_.commit();
+}
+
+void TraceWriter::begin_event(std::string_view phase, std::string_view category, std::string_view name) {
+  buffer_ += ",\n{\"ph\":\"";
+  buffer_ += phase;
+  buffer_ += "\",\"cat\":\"";
+  buffer_ += category;
+  buffer_ += "\",\"name\":";
+  append_json_string(buffer_, name);
+}
+
+void TraceWriter::place(int64_t process, int64_t thread, int64_t time_ns) {
+  buffer_ += ",\"pid\":";
+  append_json_int(buffer_, process);
+  buffer_ += ",\"tid\":";
+  append_json_int(buffer_, thread);
+  buffer_ += ",\"ts\":";
+  append_json_us(buffer_, time_ns - base_ns_);
+}
+
+void TraceWriter::duration(int64_t start_ns, int64_t end_ns) {
+  buffer_ += ",\"dur\":";
+  append_json_us(buffer_, end_ns - start_ns);
+}
+
+void TraceWriter::end_event() {
+  buffer_ += '}';
+  if (buffer_.size() < kFlushBytes) return;
+  file_.write(buffer_);
+  buffer_.clear();
+}
+
+void TraceWriter::metadata_event(std::string_view name, int64_t process, int64_t thread,
+                                 std::string_view args) {
+  buffer_ += ",\n{\"ph\":\"M\",\"name\":";
+  append_json_string(buffer_, name);
+  place(process, thread, start_ns_);
+  buffer_ += ",\"args\":{";
+  buffer_ += args;
+  buffer_ += '}';
+  end_event();
+}
+
+void TraceWriter::name_threads() {
+  std::vector<int64_t> threads;
+  for (const auto& [thread, events] : threads_) threads.push_back(thread);
+  std::sort(threads.begin(), threads.end());
+  for (const int64_t thread : threads) track_name(process_, thread, thread_label(thread), thread);
+}
+
+}  // namespace omni

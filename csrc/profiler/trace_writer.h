@@ -1,0 +1,124 @@
+// Writes a trace in the form that Kineto gives to torch.profiler's traces, so that everything that reads those reads
+// ours: Perfetto, chrome://tracing, HTA, torch-tb-profiler. All recorders use it.
+//
+// It writes the JSON itself, from events, where Kineto could save a file of its own: Kineto's text needs repair for these
+// readers (names with non-printable bytes are lost, several values are not under our control, there is no rank), a second
+// recorder has no Kineto, and an event per line in place of sixteen halves the text to compress.
+//
+// What the readers insist on, and where it is met:
+//   - slices of one track nest: Lanes below;
+//   - times are microseconds with three decimals, relative to a base that all processes share, never negative;
+//   - "rank": N with a blank after the colon, another one in each worker's file: HTA finds it by that pattern;
+//   - every event has a name, every X event a dur and a cat; text is UTF-8; one gzip member (output_file.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "profiler/output_file.h"
+#include "profiler/recorder.h"
+
+namespace omni {
+
+// An op or an annotation on a host thread.
+struct HostEvent {
+  std::string_view name;
+  bool annotation = false;
+  int64_t start_ns = 0;  // Unix time
+  int64_t end_ns = 0;
+  int64_t thread = 0;  // of the operating system
+  int lane = 0;        // see Lanes
+  uint64_t external_id = 0;
+  uint64_t function_id = 0;  // RecordFunction's handle, 0 if it has none
+  int64_t sequence = -1;     // autograd's number, -1 if there is none
+  uint64_t forward_thread = 0;
+  std::string_view module;  // path of the innermost module that ran the op; may be empty
+  std::string_view inputs;  // more members of args as JSON text: "Input Dims": [...], ...; may be empty
+};
+
+// An allocation (bytes > 0) or release.
+struct MemoryEvent {
+  int64_t time_ns = 0;
+  int64_t thread = 0;
+  uint64_t address = 0;
+  int64_t bytes = 0;
+  uint64_t total_allocated = 0;
+  uint64_t total_reserved = 0;
+  int device_type = 0;  // c10::DeviceType
+  int device_index = -1;
+};
+
+// Anything that Kineto or CUPTI reports: kernels, copies, runtime calls. The track is (process, thread): for work on a
+// device the device's index and the stream.
+struct ActivityEvent {
+  std::string_view category;  // kernel, gpu_memcpy, cuda_runtime, ...
+  std::string_view name;
+  int64_t start_ns = 0;
+  int64_t end_ns = 0;
+  int64_t process = 0;
+  int64_t thread = 0;
+  int lane = 0;           // see Lanes
+  bool device = false;    // runs on a device
+  std::string_view args;  // members of args as JSON text
+};
+
+// Puts events that overlap without nesting on further tracks. Events of one track must come in order of their start,
+// longer ones first where starts are equal.
+class Lanes {
+ public:
+  // Returns 0 for the track's own lane, n for its n-th extra one.
+  int place(int64_t process, int64_t thread, int64_t start_ns, int64_t end_ns);
+
+ private:
+  // Per track and lane, the ends of the events that are open at the last start.
+  std::map<std::pair<int64_t, int64_t>, std::vector<std::vector<int64_t>>> open_;
+};
+
+// Not thread-safe; may be handed from thread to thread. Every function throws what OutputFile throws.
+class TraceWriter {
+ public:
+  // Creates the file and writes the header. start_ns is when recording began. environment: members for the header
+  // beyond those that config implies, such as versions.
+  TraceWriter(const RecorderConfig& config, int64_t start_ns, const nlohmann::json& environment);
+
+  // Each writes one event. Ops of one thread must come in the order that Lanes needs, or be known to nest.
+  void op(const HostEvent& event);
+  void memory(const MemoryEvent& event);
+  void activity(const ActivityEvent& event);
+  // One end of an arrow; id is unique within the file, name is its category.
+  void flow(std::string_view name, uint64_t id, bool start, int64_t time_ns, int64_t process, int64_t thread);
+  // Names a track; the writer itself names those of host threads.
+  void track_name(int64_t process, int64_t thread, std::string_view name, int64_t sort_index);
+
+  // Writes what closes the trace and gives the file its name. totals goes to the end as "omniTotals".
+  void finish(int64_t end_ns, const nlohmann::json& totals);
+
+  int64_t events() const { return events_; }  // ops, allocations, activities
+  const OutputFile& file() const { return file_; }
+
+ private:
+  void begin_event(std::string_view phase, std::string_view category, std::string_view name);
+  void place(int64_t process, int64_t thread, int64_t time_ns);
+  void duration(int64_t start_ns, int64_t end_ns);
+  void end_event();
+  void metadata_event(std::string_view name, int64_t process, int64_t thread, std::string_view args);
+  void name_threads();
+
+  OutputFile file_;
+  std::string worker_;
+  int64_t rank_;
+  int64_t process_;
+  int64_t start_ns_;
+  int64_t base_ns_;
+  int64_t events_ = 0;
+  std::string buffer_;                            // text that file_ has not yet got
+  std::unordered_map<int64_t, int64_t> threads_;  // host threads seen: events of each
+};
+
+}  // namespace omni
