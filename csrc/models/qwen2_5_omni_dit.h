@@ -1,0 +1,156 @@
+// The diffusion transformer of Qwen2.5-Omni's token2wav: from codec codes and a speaker to a mel spectrogram.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/qwen2_5_omni_ecapa.h"
+#include "nn/block_attention.h"
+#include "runtime/config.h"
+#include "runtime/weights.h"
+
+namespace omni::qwen2_5_omni {
+
+// dit_config.
+struct DitConfig {
+  EcapaConfig ecapa;
+  int64_t hidden_size;
+  int64_t layers;
+  int64_t heads;
+  int64_t head_dim;
+  int64_t ff_size;
+  int64_t code_dim;     // emb_dim
+  int64_t speaker_dim;  // enc_emb_dim
+  int64_t num_embeds;   // the largest code
+  int64_t repeats;      // frames per code
+  int64_t max_frames;
+  double rope_theta;
+  std::vector<BlockWindow> windows;  // of each layer
+
+  static DitConfig parse(const Config& dit_config);
+};
+
+// The part of the network's input that stays the same over all evaluations of one request.
+struct DitCondition {
+  at::Tensor rows;     // [2 or 1, frames, hidden]: projected code and speaker; then the same without either
+  at::Tensor cosines;  // [frames, head_dim / 2]
+  at::Tensor sines;
+  bool guided() const { return rows.size(0) == 2; }
+};
+
+// What the time decides, for a list of times: scale (with its 1), shift and gate of every layer.
+struct DitModulation {
+  std::vector<at::Tensor> layers;  // each [times, 6, hidden]
+  at::Tensor last;                 // [times, 2, hidden]: scale, shift
+};
+
+// Members are bound to weights when it is built, so it must not move. [torch thread]
+class Dit {
+ public:
+  Dit(const DitConfig& config, const WeightPath& path);
+  Dit(const Dit&) = delete;
+  Dit& operator=(const Dit&) = delete;
+
+  // Joins weights that are used together. Once, when all are loaded.
+  void prepare();
+
+  const DitConfig& config() const { return config_; }
+
+  // What the reference mel says of a voice: two vectors [1, enc_dim], the second for no mel at all (zeros).
+  std::pair<at::Tensor, at::Tensor> encode_voice(const at::Tensor& ref_mel) const;
+
+  // codes: int64 [codes], all in [0, num_embeds]. speaker: [1, speaker_dim]. guided: also without code and speaker.
+  DitCondition condition(const at::Tensor& codes, const std::pair<at::Tensor, at::Tensor>& voice,
+                         const at::Tensor& speaker, bool guided) const;
+
+  // times: float32 [times].
+  DitModulation modulation(const at::Tensor& times) const;
+
+  // The velocity at x [frames, mel_dim] and times[time]: [2 or 1, frames, mel_dim], the second one without condition.
+  at::Tensor forward(const at::Tensor& x, const DitCondition& condition, const DitModulation& modulation,
+                     int64_t time) const;
+
+ private:
+  struct Linear {
+    at::Tensor weight;  // [out, in]
+    at::Tensor bias;
+    void bind(const WeightPath& path, int64_t in, int64_t out);
+    at::Tensor forward(const at::Tensor& x) const;
+  };
+  struct Layer {
+    std::string name;
+    BlockWindow window;
+    Linear modulation;
+    Linear q, k, v;  // joined into qkv and dropped by prepare()
+    Linear qkv;
+    Linear out;
+    Linear ff_in;
+    Linear ff_out;
+  };
+
+  at::Tensor attention(const Layer& layer, const at::Tensor& x, const DitCondition& condition) const;
+
+  DitConfig config_;
+  std::string name_;
+  Ecapa ecapa_;
+  Linear time_in_;
+  Linear time_out_;
+  at::Tensor codes_;      // [num_embeds + 1, code_dim]
+  Linear input_;          // columns: mel, voice, code, speaker
+  at::Tensor input_mel_;  // its columns, contiguous, from prepare()
+  at::Tensor input_voice_;
+  at::Tensor input_code_;
+  at::Tensor input_speaker_;
+  std::vector<Layer> layers_;
+  Linear last_modulation_;
+  Linear output_;
+};
+
+// The path of one request from noise to its mel spectrogram: an ordinary differential equation, solved by the 3/8 rule
+// of Runge and Kutta. One instance for all requests of the same settings.
+struct DitSchedule {
+  int64_t num_steps;                       // points in time, one more than steps
+  std::optional<double> sway_coefficient;  // bends the points towards the beginning (-1) or the end
+
+  at::Tensor points;         // float32 [num_steps]
+  DitModulation modulation;  // at the points 3 * step + {0, 1, 2, 3}: the step's start, thirds and end
+
+  static std::shared_ptr<const DitSchedule> make(const Dit& dit, int64_t num_steps,
+                                                 std::optional<double> sway_coefficient);
+  int64_t steps() const { return num_steps - 1; }
+};
+
+// The points in time alone, float32 [num_steps].
+at::Tensor schedule_points(int64_t num_steps, std::optional<double> sway_coefficient);
+
+// One request on its way.
+class DitSolver {
+ public:
+  DitSolver(const Dit& dit, std::shared_ptr<const DitSchedule> schedule, DitCondition condition,
+            double guidance_scale, at::Tensor noise);
+
+  // One evaluation of the network, of four per step. Not when done.
+  void advance();
+  bool done() const { return step_ == schedule_->steps(); }
+  // True between two steps.
+  bool at_step() const { return slopes_.empty(); }
+  // [frames, mel_dim]
+  const at::Tensor& state() const { return state_; }
+
+ private:
+  const Dit* dit_;
+  std::shared_ptr<const DitSchedule> schedule_;
+  DitCondition condition_;
+  double guidance_scale_;
+  at::Tensor state_;
+  std::vector<at::Tensor> slopes_;  // of the current step, up to three
+  int64_t step_ = 0;
+};
+
+}  // namespace omni::qwen2_5_omni
