@@ -131,7 +131,7 @@ var qwen25OmniPresets = []omniPreset{
 			FullAttention: []int{1},
 		},
 		Speakers:    []speakerSpec{{Name: "Chelsie", Frames: 37}, {Name: "Ethan", Frames: 29}},
-		TextEndGain: 2.2, CodecEndGain: 1.6,
+		TextEndGain: 2.2, CodecEndGain: 0.8,
 		Spelling: Transformers5, Shards: 1, DType: Float32, Template: templateJinja, PairMerge: true,
 	},
 	{
@@ -163,7 +163,7 @@ var qwen25OmniPresets = []omniPreset{
 			FullAttention: []int{1},
 		},
 		Speakers:    []speakerSpec{{Name: "Ethan", Frames: 23}},
-		TextEndGain: 2.2, CodecEndGain: 1.6,
+		TextEndGain: 2.2, CodecEndGain: 0.8,
 		Spelling: Transformers4, Shards: 3, DType: Float16, Template: templateJSON, InvFreq: true,
 	},
 	{
@@ -194,7 +194,7 @@ var qwen25OmniPresets = []omniPreset{
 			FullAttention: []int{0, 3},
 		},
 		Speakers:    []speakerSpec{{Name: "Aiden", Frames: 19}, {Name: "Chelsie", Frames: 41}, {Name: "Zoë 小雨", Frames: 31}},
-		TextEndGain: 2.2, CodecEndGain: 1.6,
+		TextEndGain: 2.2, CodecEndGain: 0.8,
 		Spelling: Transformers5, Shards: 2, DType: BFloat16, Template: templateTokenizerConfig, PairMerge: true,
 	},
 	{
@@ -225,7 +225,7 @@ var qwen25OmniPresets = []omniPreset{
 			FullAttention: []int{1},
 		},
 		Speakers:    []speakerSpec{{Name: "Chelsie", Frames: 300}, {Name: "Ethan", Frames: 260}},
-		TextEndGain: 2.2, CodecEndGain: 1.6,
+		TextEndGain: 2.5, CodecEndGain: 2,
 		Spelling: Transformers5, Shards: 1, DType: BFloat16, Template: templateJinja, PairMerge: true,
 	},
 }

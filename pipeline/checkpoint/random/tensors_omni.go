@@ -27,7 +27,7 @@ func thinkerTensors(b builder, p *omniPreset, ids tokenIDs) {
 
 	// A tied table is both: rows of size 1 as embeddings would make logits sqrt(hidden) wide.
 	headStd := textLogitStd / math.Sqrt(float64(p.Thinker.Hidden))
-	ends := map[int]float64{ids.EndOfText: p.TextEndGain, ids.MessageEnd: p.TextEndGain}
+	ends := map[int]float64{ids.MessageEnd: p.TextEndGain}
 	embedding := tensorSpec{
 		Name: "model.embed_tokens.weight", Shape: []int{p.Thinker.Vocabulary, p.Thinker.Hidden}, Std: 1,
 	}
@@ -36,7 +36,11 @@ func thinkerTensors(b builder, p *omniPreset, ids tokenIDs) {
 	}
 	b.add(embedding)
 	decoderTensors(b.in("model"), &p.Thinker)
-	if !p.Tied {
+	if p.Tied {
+		// Signs in the last norm keep a token from always choosing itself again.
+		last := &(*b.tensors)[len(*b.tensors)-1]
+		last.Mean, last.Std = 0, 1
+	} else {
 		b.add(tensorSpec{
 			Name: "lm_head.weight", Shape: []int{p.Thinker.Vocabulary, p.Thinker.Hidden}, Std: headStd, Gains: ends,
 		})

@@ -92,7 +92,7 @@ func vocoderTensors(b builder, v *vocoderSpec, mel int) {
 		}
 	}
 	snakeTensors(b.in("activation_post"), channels)
-	b.conv("conv_post", 1, channels, 7, 0.1, false)
+	b.conv("conv_post", 1, channels, 7, 0.2, false)
 }
 
 // resblockTensors lists one residual block of BigVGAN. Its branch is narrow, so that the sum of many keeps its size.
