@@ -1,0 +1,31 @@
+// The kernels for AVX-512 with BF16 dot products.
+#include "nn/cpu/isa.h"
+
+#if defined(__x86_64__)
+
+// gcc 12's headers make "undefined" operands from variables that initialise themselves, and then warn about them.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+
+#include <immintrin.h>
+
+#include <algorithm>
+
+#define OMNI_TARGET __attribute__((target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define OMNI_FN OMNI_TARGET inline __attribute__((always_inline))
+#define OMNI_BF16_DOT 1
+namespace omni::cpu {
+namespace {
+
+#include "nn/cpu/vec_avx512.inc"
+// The vectors come first: the kernels are written over them.
+#include "nn/cpu/kernels.inc"
+
+}  // namespace
+
+const Kernels kAvx512Bf16Kernels = {"avx512_bf16", true, typed_kernels<float, float>(), typed_kernels<Bf16, Bf16>(),
+                              typed_kernels<Fp16, float>()};
+
+}  // namespace omni::cpu
+
+#endif  // __x86_64__
