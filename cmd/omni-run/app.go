@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"io"
-	"iter"
 	"os"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler/gpu"
 )
 
 // environment is everything outside the command that it reads or writes, so that tests can stand in for it.
@@ -20,11 +20,12 @@ type environment struct {
 	terminal bool // stderr is a terminal: progress is shown as bars
 	getenv   func(string) string
 	open     func(context.Context, pipeline.Config) (engine, error)
+	devices  func() (gpu.Machine, error)
 }
 
 // engine is the part of *pipeline.Omni that the command uses.
 type engine interface {
-	Stream(context.Context, pipeline.Request) iter.Seq2[pipeline.Event, error]
+	Generate(context.Context, pipeline.Request) (*pipeline.Response, error)
 	StartProfile(stages []int) (*pipeline.ProfileReport, error)
 	StopProfile(stages []int) (*pipeline.ProfileReport, error)
 	Close() error
@@ -36,6 +37,7 @@ type command func(*environment) *cli.Command
 func newApp(env *environment) *cli.App {
 	commands := []command{
 		makeCheckpointCommand,
+		devicesCommand,
 	}
 	app := &cli.App{
 		Name:                      "omni-run",

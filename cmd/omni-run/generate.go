@@ -11,9 +11,6 @@ import (
 	"github.com/omni-run/omni/pipeline"
 )
 
-// errNoResponse says that a stream ended without its last event.
-var errNoResponse = errors.New("the pipeline ended the request without a response")
-
 // generateAction is what omni-run does without a subcommand.
 func generateAction(env *environment) cli.ActionFunc {
 	return func(c *cli.Context) error {
@@ -127,12 +124,15 @@ func (r *run) all(ctx context.Context, omni engine) []result {
 	return results
 }
 
-// one runs a request and writes its files.
+// one runs a request and writes its files. It asks for the whole result at once: a request of which nothing has been
+// shown is run again when a worker dies.
 func (r *run) one(ctx context.Context, omni engine, request pipeline.Request) result {
-	response, err := r.stream(ctx, omni, request)
+	response, err := omni.Generate(ctx, request)
 	var paths []string
 	if err == nil {
-		paths, err = r.folder.write(request, response)
+		if paths, err = r.folder.write(request, response); err != nil {
+			err = fmt.Errorf("request %q: %w", request.ID, err)
+		}
 	}
 	outcome := result{Response: response}
 	if err != nil {
@@ -140,17 +140,4 @@ func (r *run) one(ctx context.Context, omni engine, request pipeline.Request) re
 	}
 	r.progress.finished(outcome, paths)
 	return outcome
-}
-
-func (r *run) stream(ctx context.Context, omni engine, request pipeline.Request) (*pipeline.Response, error) {
-	for event, err := range omni.Stream(ctx, request) {
-		if err != nil {
-			return nil, err
-		}
-		r.progress.produced(len(event.TokenIDs))
-		if event.Kind == pipeline.EventDone {
-			return event.Response, nil
-		}
-	}
-	return nil, errNoResponse
 }

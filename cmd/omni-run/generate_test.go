@@ -22,7 +22,7 @@ func TestTextGoesToStandardOutputAndFiles(t *testing.T) {
 	require.Zero(t, got.code, got.stderr)
 	require.Equal(t, "HELLO\n", got.stdout)
 	require.Contains(t, got.stderr, "loading stage 0 (thinker)\nstage 0 (thinker) is ready: 2.0 kB after ")
-	require.Contains(t, got.stderr, "request 0 (1 of 1): 3 tokens, 0.00 s of speech, 1.50 s; wrote "+filepath.Join(dir, "0.txt"))
+	require.Contains(t, got.stderr, `1 of 1 done: request "0": 3 tokens, 0.00 s of speech, 1.50 s; wrote `+filepath.Join(dir, "0.txt"))
 	text, err := os.ReadFile(filepath.Join(dir, "0.txt"))
 	require.NoError(t, err)
 	require.Equal(t, "HELLO", string(text))
@@ -118,8 +118,7 @@ func TestSomeRequestsFail(t *testing.T) {
 	require.NotContains(t, requests[0], "error")
 	require.Equal(t, map[string]any{"code": "RESOURCE_EXHAUSTED", "message": "stage 2 (code2wav): out of memory", "stage": 2.0}, requests[1].(map[string]any)["error"])
 	require.Equal(t, "b", requests[1].(map[string]any)["prompt"])
-	require.Contains(t, got.stderr, "request 1 (")
-	require.Contains(t, got.stderr, "failed: stage 2 (code2wav): out of memory")
+	require.Contains(t, got.stderr, "of 2 failed: stage 2 (code2wav): out of memory")
 	require.Regexp(t, `(?m)^ +0 +3 +0\.00 s +12 ms +12 ms +1\.50 s +0\.50`, got.stderr)
 	require.Regexp(t, `(?m)^ +0 thinker +1 +3 +4\.1 kB`, got.stderr)
 	require.NoFileExists(t, filepath.Join(dir, "1.txt"))
@@ -138,10 +137,10 @@ func TestAModelThatCannotBeOpenedFailsEveryRequest(t *testing.T) {
 func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "0.txt")
-	omni := &fakeOmni{onStream: func(pipeline.Request) { _ = os.WriteFile(path, []byte("mine"), 0o600) }}
+	omni := &fakeOmni{onGenerate: func(pipeline.Request) { _ = os.WriteFile(path, []byte("mine"), 0o600) }}
 	got := runCommand(t, omni, "", "--model", "m", "--prompt", "a", "--output-dir", dir)
 	require.Equal(t, exitFailed, got.code)
-	require.Contains(t, got.stderr, "failed: write text: open "+path+": file exists")
+	require.Contains(t, got.stderr, `failed: request "0": write text: open `+path+": file exists")
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "mine", string(text))
@@ -150,7 +149,7 @@ func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
 func TestInterruptStopsCleanly(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	dir := t.TempDir()
-	omni := &fakeOmni{onStream: func(request pipeline.Request) {
+	omni := &fakeOmni{onGenerate: func(request pipeline.Request) {
 		if request.Prompt == "b" {
 			cancel(errInterrupted)
 		}

@@ -11,6 +11,7 @@ func TestHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help.txt":                 {"--help"},
 		"help-make-checkpoint.txt": {"make-checkpoint", "--help"},
+		"help-devices.txt":         {"devices", "--help"},
 	}
 	for file, args := range tests {
 		t.Run(file, func(t *testing.T) {

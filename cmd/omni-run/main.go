@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler/gpu"
 )
 
 // Exit codes.
@@ -54,6 +55,7 @@ func main() {
 		open: func(ctx context.Context, cfg pipeline.Config) (engine, error) {
 			return pipeline.Open(ctx, cfg)
 		},
+		devices: gpu.List,
 	}).RunContext(ctx, dottedSettings(os.Args))
 	code := exitCode(ctx, err)
 	stop()

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
-	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler/gpu"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -65,6 +66,7 @@ func runCommandIn(ctx context.Context, omni *fakeOmni, stdin string, args ...str
 			config.Progress(pipeline.Progress{Stage: 0, Name: "thinker", Done: 2000, Total: 2000, Ready: true})
 			return omni, nil
 		},
+		devices: func() (gpu.Machine, error) { return omni.devices, nil },
 	}
 	err := newApp(env).RunContext(ctx, dottedSettings(append([]string{"omni-run"}, args...)))
 	code := exitCode(ctx, err)
@@ -77,7 +79,8 @@ type fakeOmni struct {
 	openError    error
 	requestError map[string]error // by request id
 	stopError    error
-	onStream     func(pipeline.Request)
+	onGenerate   func(pipeline.Request)
+	devices      gpu.Machine
 
 	config pipeline.Config
 
@@ -93,26 +96,17 @@ func (f *fakeOmni) call(name string) {
 	f.calls = append(f.calls, name)
 }
 
-func (f *fakeOmni) Stream(ctx context.Context, request pipeline.Request) iter.Seq2[pipeline.Event, error] {
-	return func(yield func(pipeline.Event, error) bool) {
-		f.mu.Lock()
-		f.requests = append(f.requests, request)
-		f.mu.Unlock()
-		if f.onStream != nil {
-			f.onStream(request)
-		}
-		err := f.requestError[request.ID]
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			yield(pipeline.Event{}, err)
-			return
-		}
-		response := answer(request)
-		_ = yield(pipeline.Event{Kind: pipeline.EventText, Text: response.Text, TokenIDs: response.TokenIDs}, nil) &&
-			yield(pipeline.Event{Kind: pipeline.EventDone, Response: response}, nil)
+func (f *fakeOmni) Generate(ctx context.Context, request pipeline.Request) (*pipeline.Response, error) {
+	f.mu.Lock()
+	f.requests = append(f.requests, request)
+	f.mu.Unlock()
+	if f.onGenerate != nil {
+		f.onGenerate(request)
 	}
+	if err := errors.Join(f.requestError[request.ID], ctx.Err()); err != nil {
+		return nil, err
+	}
+	return answer(request), nil
 }
 
 func answer(request pipeline.Request) *pipeline.Response {

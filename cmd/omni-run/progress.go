@@ -22,7 +22,6 @@ type progress struct {
 	bar      *progressbar.ProgressBar
 	began    time.Time // of the current phase
 	stages   map[int]pipeline.Progress
-	tokens   int
 	done     int
 	requests int
 }
@@ -78,18 +77,11 @@ func (p *progress) generating(requests int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.requests = requests
-	p.begin("generating", int64(requests), progressbar.OptionShowCount())
-}
-
-// produced counts text tokens as they come.
-func (p *progress) produced(tokens int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tokens += tokens
-	if p.bar != nil {
-		rate := float64(p.tokens) / max(time.Since(p.began).Seconds(), 1e-3)
-		p.bar.Describe(fmt.Sprintf("generating  %d tokens, %.0f/s", p.tokens, rate))
+	if requests == 1 {
+		p.begin("generating", -1)
+		return
 	}
+	p.begin("generating", int64(requests), progressbar.OptionShowCount())
 }
 
 // finished ends one request. paths are the files that were written for it.
@@ -99,16 +91,12 @@ func (p *progress) finished(r result, paths []string) {
 	p.done++
 	if p.bar != nil {
 		_ = p.bar.Add(1) // a bar that cannot be drawn is no reason to stop
-		if r.Error == nil {
-			return
-		}
 	}
-	place := fmt.Sprintf("request %s (%d of %d)", r.RequestID, p.done, p.requests)
 	if r.Error != nil {
-		p.line("%s failed: %s", place, r.Error.Message)
+		p.line("%d of %d failed: %s", p.done, p.requests, r.Error.Message)
 		return
 	}
-	p.line("%s: %s, %s; wrote %s", place, amount(r.Response), milliseconds(r.E2EMS), join(paths))
+	p.line("%d of %d done: request %q: %s, %s; wrote %s", p.done, p.requests, r.RequestID, amount(r.Response), milliseconds(r.E2EMS), join(paths))
 }
 
 // writing begins the phase in which profiles are written, which has no known length.
