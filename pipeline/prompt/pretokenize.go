@@ -2,7 +2,6 @@ package prompt
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/dlclark/regexp2"
 )
@@ -16,20 +15,21 @@ const (
 
 // splitter cuts a text into words: every match of the expression and every stretch between matches is one.
 type splitter struct {
-	expression *regexp2.Regexp
+	usual *regexp2.Regexp
+	wide  *regexp2.Regexp // with the letters and numbers that Go does not know; slower
 }
 
 func newSplitter(pattern string) (*splitter, error) {
-	re, err := regexp2.Compile(widenFolds(pattern), regexp2.None)
+	pattern = foldLongS(pattern)
+	usual, err := regexp2.Compile(pattern, regexp2.None)
 	if err != nil {
 		return nil, fmt.Errorf("pre-tokenizer pattern: %w", err)
 	}
-	return &splitter{expression: re}, nil
-}
-
-// widenFolds makes a case-insensitive 's match the long s too: Unicode folds U+017F to s, regexp2 does not.
-func widenFolds(pattern string) string {
-	return strings.Replace(pattern, `(?i:'s|`, `(?i:'[sſ]|`, 1)
+	wide, err := regexp2.Compile(widenClasses(pattern), regexp2.None)
+	if err != nil {
+		return nil, fmt.Errorf("pre-tokenizer pattern: %w", err)
+	}
+	return &splitter{usual: usual, wide: wide}, nil
 }
 
 // words calls word for each word of text, in order; together they are text.
@@ -46,8 +46,12 @@ func (s *splitter) words(text string, word func(string) error) error {
 		}
 		return text[start:at]
 	}
-	m, err := s.expression.FindStringMatch(text)
-	for ; m != nil && err == nil; m, err = s.expression.FindNextMatch(m) {
+	expression := s.usual
+	if hasNew(text) {
+		expression = s.wide
+	}
+	m, err := expression.FindStringMatch(text)
+	for ; m != nil && err == nil; m, err = expression.FindNextMatch(m) {
 		if m.Index > atRune {
 			if err := word(advance(m.Index)); err != nil {
 				return err

@@ -17,7 +17,7 @@ type Tokenizer struct {
 	normalised *matcher // added tokens of the normalised text
 	forms      []norm.Form
 	splitters  []*splitter
-	prefix     bool // a word that does not start with a space gets one
+	prefixAt   int // before this splitter a piece that does not start with a space gets one; -1 for never
 	model      *bpe
 
 	tokens  []string // by id; "" where there is none
@@ -58,7 +58,7 @@ func (t *Tokenizer) Encode(text string) ([]int64, error) {
 	add := func(token *addedToken) { ids = append(ids, token.ID) }
 	t.raw.split(text, func(plain string) {
 		for _, f := range t.forms {
-			plain = f.String(plain)
+			plain = normalise(f, plain)
 		}
 		t.normalised.split(plain, func(plain string) {
 			if fault == nil {
@@ -75,9 +75,6 @@ func (t *Tokenizer) Encode(text string) ([]int64, error) {
 // encodePlain appends the ids of normalised text without added tokens.
 func (t *Tokenizer) encodePlain(ids []int64, text string) ([]int64, error) {
 	err := t.words(text, 0, func(word string) error {
-		if t.prefix && !strings.HasPrefix(word, " ") {
-			word = " " + word
-		}
 		ids = t.model.encode(ids, []byte(word))
 		return nil
 	})
@@ -86,6 +83,9 @@ func (t *Tokenizer) encodePlain(ids []int64, text string) ([]int64, error) {
 
 // words applies the splitters one after the other.
 func (t *Tokenizer) words(text string, level int, word func(string) error) error {
+	if level == t.prefixAt && !strings.HasPrefix(text, " ") {
+		text = " " + text
+	}
 	if level == len(t.splitters) {
 		return word(text)
 	}

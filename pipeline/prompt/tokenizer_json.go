@@ -84,7 +84,7 @@ func parseTokenizer(data []byte, more []addedToken) (*Tokenizer, error) {
 	case m.Prefix != nil && *m.Prefix != "", m.Suffix != nil && *m.Suffix != "":
 		return nil, errors.New("model.continuing_subword_prefix and end_of_word_suffix are not supported")
 	}
-	t := &Tokenizer{}
+	t := &Tokenizer{prefixAt: -1}
 	err := errors.Join(
 		t.readNormalizer(file.Normalizer, "normalizer"),
 		t.readPreTokenizer(file.PreTokenizer),
@@ -184,7 +184,9 @@ func (t *Tokenizer) readPreTokenizer(raw json.RawMessage) error {
 		last := i == len(steps)-1
 		switch {
 		case s != nil && s.Type == "ByteLevel" && last:
-			t.prefix = s.AddPrefixSpace
+			if s.AddPrefixSpace {
+				t.prefixAt = len(t.splitters)
+			}
 			if s.UseRegex == nil || *s.UseRegex {
 				err = t.addSplitter(patternGPT2)
 			}

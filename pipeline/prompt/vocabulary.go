@@ -75,12 +75,17 @@ func (t *Tokenizer) addTokens(file, more []addedToken) error {
 		}
 	}
 	var raw, normalised []*addedToken
+	next := int64(len(t.ids)) // of the model's vocabulary
 	for i := range all {
 		token := all[i]
-		// A token that the vocabulary has keeps its id there.
-		if id, ok := t.ids[token.Content]; ok {
-			token.ID = id
+		// As in Hugging Face's library, the numbers in the file do not count: a token that the vocabulary has keeps
+		// its id there, the others follow the vocabulary in their order.
+		id, known := t.ids[token.Content]
+		if !known {
+			id = next
 		}
+		token.ID = id
+		next = max(next, id+1)
 		if err := t.place(token.Content, token.ID); err != nil {
 			return fmt.Errorf("added_tokens: %w", err)
 		}
@@ -92,7 +97,7 @@ func (t *Tokenizer) addTokens(file, more []addedToken) error {
 			continue
 		}
 		for _, f := range t.forms {
-			token.Content = f.String(token.Content)
+			token.Content = normalise(f, token.Content)
 		}
 		normalised = append(normalised, &token)
 	}
@@ -123,9 +128,12 @@ func openVocabulary(folder *checkpoint.Folder, config *tokenizerConfig) (*Tokeni
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", folder.File("merges.txt"), err)
 	}
-	t := &Tokenizer{forms: []norm.Form{norm.NFC}, prefix: config.AddPrefixSpace}
+	t := &Tokenizer{forms: []norm.Form{norm.NFC}, prefixAt: -1}
 	if err := t.addSplitter(patternQwen2); err != nil {
 		return nil, err
+	}
+	if config.AddPrefixSpace {
+		t.prefixAt = len(t.splitters)
 	}
 	if err := t.build(vocab, merges, ""); err != nil {
 		return nil, fmt.Errorf("%s: %w", folder.Path, err)
