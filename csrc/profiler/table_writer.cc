@@ -21,8 +21,12 @@ std::string printf_string(const char* format, Args... args) {
   return text.data();
 }
 
-std::string format_time(double ns) {
-  const double us = ns / 1e3;
+// Microseconds, as torch has them: divided before anything else is computed, so that the last digits agree.
+double to_us(int64_t ns) {
+  return static_cast<double>(ns) / 1e3;
+}
+
+std::string format_time(double us) {
   if (us >= 1e6) return printf_string("%.3fs", us / 1e6);
   if (us >= 1e3) return printf_string("%.3fms", us / 1e3);
   return printf_string("%.3fus", us);
@@ -64,13 +68,13 @@ class Layout {
  public:
   explicit Layout(size_t name_width) : name_width_(name_width) {}
 
-  // The first cell is left-aligned and as wide as names, the others right-aligned in columns of one width.
+  // Every cell is right-aligned; the first is as wide as names, the others have one width.
   void line(const std::vector<std::string>& cells) {
     for (size_t i = 0; i < cells.size(); ++i) {
       const size_t width = i == 0 ? name_width_ : kColumnWidth;
       const size_t length = utf8_length(cells[i]);
-      const std::string padding(width > length ? width - length : 0, ' ');
-      text_ += i == 0 ? cells[i] + padding : padding + cells[i];
+      text_.append(width > length ? width - length : 0, ' ');
+      text_ += cells[i];
       text_ += kGap;
     }
     text_ += '\n';
@@ -112,8 +116,8 @@ std::string cut_name(const std::string& name, size_t max_width) {
 
 // What the shares are shares of.
 struct Sums {
-  double self_ns = 0;
-  double device_ns = 0;
+  double self_us = 0;
+  double device_us = 0;
   bool device = false;  // any device time
 };
 
@@ -129,19 +133,19 @@ std::vector<std::string> headers(const TableOptions& options, const Sums& sums, 
 
 std::vector<std::string> row_cells(const TableRow& row, const TableOptions& options, const Sums& sums,
                                    const FlopsUnit& flops) {
-  const auto total = static_cast<double>(row.total_ns);
-  const auto self = static_cast<double>(row.self_ns);
+  const double total = to_us(row.total_ns);
+  const double self = to_us(row.self_ns);
   const auto calls = static_cast<double>(row.calls);
   std::vector<std::string> cells = {cut_name(row.name, options.max_name_width),
-                                    format_share(self, sums.self_ns),
+                                    format_share(self, sums.self_us),
                                     format_time(self),
-                                    format_share(total, sums.self_ns),
+                                    format_share(total, sums.self_us),
                                     format_time(total),
                                     format_time(total / calls)};
   if (sums.device) {
-    const auto device_total = static_cast<double>(row.device_total_ns);
-    const auto device_self = static_cast<double>(row.device_self_ns);
-    cells.insert(cells.end(), {format_time(device_self), format_share(device_self, sums.device_ns),
+    const double device_total = to_us(row.device_total_ns);
+    const double device_self = to_us(row.device_self_ns);
+    cells.insert(cells.end(), {format_time(device_self), format_share(device_self, sums.device_us),
                                format_time(device_total), format_time(device_total / calls)});
   }
   if (options.with_memory)
@@ -160,9 +164,9 @@ std::string format_table(const std::vector<TableRow>& rows, const TableOptions& 
   Sums sums;
   for (const TableRow& row : rows) {
     sums.device = sums.device || row.device_self_ns > 0;
-    sums.self_ns += static_cast<double>(row.self_ns);
+    sums.self_us += to_us(row.self_ns);
     // Annotations on a device cover kernels that count already.
-    if (row.device && !row.annotation) sums.device_ns += static_cast<double>(row.device_self_ns);
+    if (row.device && !row.annotation) sums.device_us += to_us(row.device_self_ns);
   }
   const std::vector<const TableRow*> order = sorted(rows, sums.device);
   if (order.empty()) return "";
@@ -182,8 +186,8 @@ std::string format_table(const std::vector<TableRow>& rows, const TableOptions& 
     layout.line(row_cells(*order[i], options, sums, flops));
   }
   layout.rule(header.size());
-  layout.footer("Self CPU time total: " + format_time(sums.self_ns));
-  if (sums.device) layout.footer("Self CUDA time total: " + format_time(sums.device_ns));
+  layout.footer("Self CPU time total: " + format_time(sums.self_us));
+  if (sums.device) layout.footer("Self CUDA time total: " + format_time(sums.device_us));
   return layout.take();
 }
 
