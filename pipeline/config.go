@@ -25,6 +25,8 @@ type Config struct {
 	WorkerPath string
 	// WorkerEnv is added to the environment of the workers, as "NAME=value".
 	WorkerEnv []string
+	// Limits bound how long the pipeline waits for its workers; zero fields have defaults.
+	Limits Limits
 	// Log receives what happens to workers; nil for nothing.
 	Log *slog.Logger
 	// Progress is called while the stages load, by one goroutine at a time; nil for nothing.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +13,8 @@ import (
 var (
 	// ErrClosed is returned by everything after Close.
 	ErrClosed = errors.New("the pipeline is closed")
+	// ErrInvalidRequest is in the chain of every error whose cause is the request itself.
+	ErrInvalidRequest = errors.New("invalid request")
 	// ErrWorkerDied is in the chain of every error whose cause is the end of a worker process.
 	ErrWorkerDied = errors.New("the worker died")
 	// ErrUnknownStage is returned for a stage id that the pipeline does not run.
@@ -43,14 +46,22 @@ func (e *StageError) Error() string {
 // Unwrap returns the cause.
 func (e *StageError) Unwrap() error { return e.Cause }
 
-// CodeOf returns the class of err: that of the StageError or message.Error in its chain, else INTERNAL.
+// CodeOf returns the class of err: that of the StageError or message.Error in its chain, that of a sentinel, else
+// INTERNAL.
 func CodeOf(err error) message.Code {
 	if err == nil {
 		return message.OK
 	}
 	var stage *StageError
-	if errors.As(err, &stage) {
+	switch {
+	case errors.As(err, &stage):
 		return stage.Code
+	case errors.Is(err, ErrInvalidRequest), errors.Is(err, ErrUnknownStage):
+		return message.InvalidArgument
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrProfileActive), errors.Is(err, ErrNoProfile):
+		return message.FailedPrecondition
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return message.Cancelled
 	}
 	var e *message.Error
 	if errors.As(err, &e) {

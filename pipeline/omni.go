@@ -1,37 +1,237 @@
-// Package pipeline runs a model as a graph of stages, each in a worker process of its own.
 package pipeline
 
 import (
 	"context"
-	"iter"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/family"
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
 )
 
+// prefillTokens is how many prompt tokens one step of a stage takes in beside the sequences that are running. More
+// would make those wait longer for their next token; a single prompt that is longer still goes in one step.
+const prefillTokens = 512
+
 // Omni is an open pipeline. Its methods may be called from any goroutine.
-type Omni struct{}
+type Omni struct {
+	graph    *Graph
+	stages   []*stage // by ascending id
+	spawner  *spawner
+	log      *slog.Logger
+	gate     chan struct{} // holds a token for every request that is in the stages
+	requests atomic.Int64  // numbers the requests that come without an id
+	profile  profileState
 
-// Open starts a worker for every stage of the model and returns when all are ready.
-func Open(ctx context.Context, cfg Config) (*Omni, error) { return nil, ErrClosed }
+	stop       context.CancelFunc // ends the supervisors
+	supervised sync.WaitGroup
+	ends       chan error // one per supervisor, when it has ended
 
-// Generate runs one request to its end.
-func (o *Omni) Generate(ctx context.Context, req Request) (*Response, error) { return nil, ErrClosed }
-
-// Stream runs one request and gives out its result piece by piece; the last event holds the Response. An error ends
-// the sequence. Breaking out of the loop cancels the request.
-func (o *Omni) Stream(ctx context.Context, req Request) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) { yield(Event{}, ErrClosed) }
+	mu      sync.Mutex // guards what follows
+	closed  chan struct{}
+	running sync.WaitGroup // Add under mu and not after closed
+	once    sync.Once
+	err     error // of Close
 }
 
-// StartProfile begins a profile session in the named stages, all if stages is empty.
-func (o *Omni) StartProfile(stages []int) (*ProfileReport, error) { return nil, ErrClosed }
+// Open starts a worker for every stage of the model and returns when all are ready. If one cannot be started it stops the
+// others and returns that stage's fault, a *StageError.
+func Open(ctx context.Context, cfg Config) (*Omni, error) {
+	graph, err := resolve(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open pipeline: %w", err)
+	}
+	return OpenGraph(ctx, cfg, graph)
+}
 
-// StopProfile ends collection in the named stages, waits for their files and reports them.
-func (o *Omni) StopProfile(stages []int) (*ProfileReport, error) { return nil, ErrClosed }
+// OpenGraph is Open for a graph that the caller has made. Of cfg it reads neither Model nor what deploys stages.
+func OpenGraph(ctx context.Context, cfg Config, graph *Graph) (*Omni, error) {
+	o, err := build(cfg, graph)
+	if err != nil {
+		return nil, fmt.Errorf("open pipeline: %w", err)
+	}
+	supervision, stop := context.WithCancel(context.WithoutCancel(ctx))
+	o.stop = stop
+	for _, s := range o.stages {
+		o.supervised.Go(func() { o.ends <- s.supervise(supervision) })
+	}
+	if err := o.ready(ctx); err != nil {
+		_ = o.Close() // err says more
+		return nil, fmt.Errorf("open pipeline: %w", err)
+	}
+	return o, nil
+}
 
-// ProfileStatus reports the current or last session.
-func (o *Omni) ProfileStatus() (*ProfileReport, error) { return nil, ErrClosed }
+// build checks the configuration and makes the stages, without starting anything but the spawner.
+func build(cfg Config, graph *Graph) (*Omni, error) {
+	path, err := findWorker(cfg.WorkerPath)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Profiler.Enabled() {
+		if err := cfg.Profiler.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.MaxConcurrency < 0 {
+		return nil, fmt.Errorf("max concurrency is %d, want 0 (the default) or more", cfg.MaxConcurrency)
+	}
+	o := &Omni{graph: graph, log: cfg.Log, closed: make(chan struct{})}
+	if o.log == nil {
+		o.log = slog.New(slog.DiscardHandler)
+	}
+	concurrency := cfg.MaxConcurrency
+	if concurrency == 0 {
+		concurrency = 16
+	}
+	o.gate = make(chan struct{}, concurrency)
+	if err := o.profile.configure(cfg.Profiler, graph.Config); err != nil {
+		return nil, err
+	}
+	progress := cfg.Progress
+	if progress != nil {
+		var mu sync.Mutex
+		progress = func(p Progress) {
+			mu.Lock()
+			defer mu.Unlock()
+			cfg.Progress(p)
+		}
+	}
+	o.spawner = newSpawner()
+	for rank, deployed := range graph.Config.Stages {
+		s := &stage{
+			path: path, env: cfg.WorkerEnv, limits: cfg.Limits.filled(), spawner: o.spawner, log: o.log,
+			progress: progress, state: StageLoading, changed: make(chan struct{}),
+		}
+		if err := s.describe(graph, deployed, rank); err != nil {
+			o.spawner.stop()
+			return nil, err
+		}
+		o.stages = append(o.stages, s)
+	}
+	o.ends = make(chan error, len(o.stages))
+	return o, nil
+}
+
+// describe sets who the stage is and what its worker will be told.
+func (s *stage) describe(graph *Graph, deployed config.Stage, rank int) error {
+	i := slices.IndexFunc(graph.Stages, func(f family.Stage) bool { return f.ID == deployed.ID })
+	if i < 0 {
+		return fmt.Errorf("stage %d is configured but the model has no such stage", deployed.ID)
+	}
+	kind := graph.Stages[i]
+	engine, err := json.Marshal(map[string]any{
+		"model": kind.Model, "checkpoint": graph.Checkpoint, "dtype": deployed.DType, "device": deployed.Device,
+		"max_batch": deployed.MaxBatchSize,
+	})
+	if err != nil {
+		return fmt.Errorf("stage %d: %w", deployed.ID, err)
+	}
+	world := len(graph.Config.Stages)
+	threads := deployed.Threads
+	if threads == 0 {
+		threads = defaultThreads(cores(), world)
+	}
+	s.id, s.name, s.model = kind.ID, kind.Name, kind.Model
+	s.open = message.Open{
+		Stage: kind.ID, Name: kind.Name, Worker: profiler.WorkerName(kind.ID, 0, 1), Rank: rank, World: world,
+		Threads: threads, MaxBatch: deployed.MaxBatchSize, Prefill: prefillTokens,
+		Full: kind.Kind == family.Generation, Engine: engine,
+	}
+	return nil
+}
+
+// ready waits until every stage is ready or one has given up.
+func (o *Omni) ready(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ready := make(chan error, len(o.stages))
+	var waiters sync.WaitGroup
+	defer waiters.Wait()
+	defer cancel()
+	for _, s := range o.stages {
+		waiters.Go(func() {
+			_, err := s.await(ctx)
+			ready <- err
+		})
+	}
+	for range o.stages {
+		select {
+		case err := <-o.ends: // only a first start that failed ends a supervisor now
+			o.ends <- nil
+			return err
+		case err := <-ready:
+			if errors.Is(err, ErrClosed) {
+				err = <-o.ends // closed because it gave up
+				o.ends <- nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // Stages reports what runs.
-func (o *Omni) Stages() []StageStatus { return nil }
+func (o *Omni) Stages() []StageStatus {
+	list := make([]StageStatus, len(o.stages))
+	for i, s := range o.stages {
+		list[i] = s.status()
+	}
+	return list
+}
 
-// Close cancels the requests that are running, stops the workers and waits for their end.
-func (o *Omni) Close() error { return nil }
+// Close cancels the requests that are running, stops the workers and waits for their end. An active profile session is
+// stopped first and its files written. The error says which workers had to be killed. Later calls wait and return the same.
+func (o *Omni) Close() error {
+	o.once.Do(func() {
+		o.mu.Lock()
+		close(o.closed)
+		o.mu.Unlock()
+		o.running.Wait()
+		o.stop()
+		o.supervised.Wait()
+		o.spawner.stop()
+		var errs []error
+		for range o.stages {
+			errs = append(errs, <-o.ends)
+		}
+		o.err = errors.Join(errs...)
+	})
+	return o.err
+}
+
+// enter counts a request or profile call in; leave must follow unless it fails.
+func (o *Omni) enter() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case <-o.closed:
+		return ErrClosed
+	default:
+		o.running.Add(1)
+		return nil
+	}
+}
+
+// within returns a context that ends with ctx and with the pipeline.
+func (o *Omni) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-o.closed:
+			cancel(ErrClosed)
+		case <-done:
+		}
+	}()
+	return ctx, sync.OnceFunc(func() { close(done); cancel(context.Canceled) })
+}

@@ -10,6 +10,9 @@ import (
 // Protocol is the version of this package's messages. Parent and worker must agree exactly.
 const Protocol = 1
 
+// ABI is the version of csrc/omni.h whose config and params the pipeline writes.
+const ABI = 1
+
 // Kind names a type of message in the header.
 type Kind string
 
@@ -77,6 +80,7 @@ type Open struct {
 	Threads  int             `json:"threads"`
 	MaxBatch int             `json:"max_batch"` // sequences of one step
 	Prefill  int             `json:"prefill"`   // prompt tokens that one step may take in; a longer prompt goes alone
+	Full     bool            `json:"full"`      // sequences are stepped only once their input is complete
 	Engine   json.RawMessage `json:"engine"`    // config of omni_engine_open
 }
 
@@ -104,6 +108,7 @@ type Admit struct {
 	Params   json.RawMessage `json:"params"`
 	Cost     int             `json:"cost"`   // prompt tokens, a hint for the scheduler; 0 if the engine has no prefill
 	Window   int             `json:"window"` // outputs that may be under way without a Credit; 0: any number
+	Last     bool            `json:"last"`   // no Feed follows
 	SentNS   int64           `json:"sent_ns"`
 }
 
@@ -191,9 +196,10 @@ type ProfileStart struct {
 	Start profiler.Start `json:"start"`
 }
 
-// ProfileStop ends collection; the worker writes its files afterwards and reports them in the status.
+// ProfileStop ends collection. The reply comes at once, or with Wait when the files are complete.
 type ProfileStop struct {
-	ID uint64 `json:"id"`
+	ID   uint64 `json:"id"`
+	Wait bool   `json:"wait"`
 }
 
 // ProfileStatus asks for the state of the worker's profile session.

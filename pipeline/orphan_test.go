@@ -1,0 +1,117 @@
+package pipeline_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
+)
+
+// orphanVariable makes the test binary a parent that opens a pipeline, says its workers' pids and waits to be killed.
+const orphanVariable = "OMNI_PIPELINE_ORPHAN_TEST"
+
+// orphans is the value of orphanVariable.
+type orphans struct {
+	Path string
+	Env  []string
+}
+
+func parentOfOrphans() {
+	var workers orphans
+	if err := json.Unmarshal([]byte(os.Getenv(orphanVariable)), &workers); err != nil {
+		panic(err)
+	}
+	cfg := pipeline.Config{WorkerPath: workers.Path, WorkerEnv: workers.Env}
+	ctx := context.Background()
+	o, err := pipeline.OpenGraph(ctx, cfg, pipelinetest.Graph())
+	if err != nil {
+		panic(err)
+	}
+	var pids []int
+	for _, s := range o.Stages() {
+		pids = append(pids, s.PID)
+	}
+	text, _ := json.Marshal(pids) //nolint:errchkjson // integers
+	fmt.Println(string(text))
+	for e, err := range o.Stream(ctx, pipeline.Request{Prompt: "for ever", MaxTokens: 1 << 30}) {
+		_, _ = e, err
+	}
+}
+
+// The workers include one that hangs in a step and one that is stopped, which no message can reach.
+func TestNoWorkerOutlivesItsParent(t *testing.T) {
+	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{
+		pipelinetest.Talker:   {Faults: []pipelinetest.Fault{{At: pipelinetest.AtDecode, Do: pipelinetest.Hang}}},
+		pipelinetest.Code2Wav: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtFeed, Do: pipelinetest.Freeze}}},
+	})
+	text, err := json.Marshal(orphans{Path: cfg.WorkerPath, Env: cfg.WorkerEnv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(cfg.WorkerPath)
+	cmd.Env = append(os.Environ(), orphanVariable+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait() //nolint:errcheck // it was killed
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		cmd.Process.Kill()
+		t.Fatal(err)
+	}
+	var pids []int
+	if err := json.Unmarshal([]byte(line), &pids); err != nil || len(pids) != 3 {
+		cmd.Process.Kill()
+		t.Fatalf("got %q, want three pids (%v)", line, err)
+	}
+	time.Sleep(100 * time.Millisecond) // for the request to reach the stages; any state is a fair one to be killed in
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Second)
+	for _, pid := range pids {
+		for alive(pid) {
+			if time.Now().After(deadline) {
+				t.Errorf("worker %d is alive a second after its parent", pid)
+				syscall.Kill(pid, syscall.SIGKILL)
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// alive reports whether a process runs: one that waits to be reaped does not.
+func alive(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	var state string
+	if _, err := fmt.Sscanf(string(status[lastParen(status)+1:]), "%s", &state); err != nil {
+		return false
+	}
+	return state != "Z" && state != "X"
+}
+
+func lastParen(b []byte) int {
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] == ')' {
+			return i
+		}
+	}
+	return -1
+}

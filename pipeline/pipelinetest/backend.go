@@ -1,0 +1,156 @@
+package pipelinetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/pipeline/transport"
+	"github.com/omni-run/omni/pipeline/worker"
+	"github.com/omni-run/omni/profiler"
+)
+
+// workerVariable marks the process that is to be a worker.
+const workerVariable = "OMNI_PIPELINETEST_WORKER"
+
+// RunIfWorker turns this process into a worker, and never returns, if a pipeline has started it as one. It is the first
+// call of TestMain.
+func RunIfWorker() {
+	if os.Getenv(workerVariable) == "" {
+		return
+	}
+	if err := runWorker(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runWorker() error {
+	runtime.LockOSThread()
+	socket, err := syscall.Dup(3)
+	if err != nil {
+		return fmt.Errorf("connection to the pipeline: %w", err)
+	}
+	conn, err := transport.FromFile(os.NewFile(3, "connection to the pipeline"))
+	if err != nil {
+		return err
+	}
+	all, err := scripts()
+	if err != nil {
+		return err
+	}
+	early := &faults{list: all[AnyStage].Faults, seen: map[Point]int{}, socket: socket}
+	if err := early.at(AtStart); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	b := &Backend{scripts: all, socket: socket}
+	// The copy of the descriptor keeps the connection open, so the end of Run is the end of the process.
+	return worker.Run(ctx, conn, b, worker.Options{
+		ABI: message.ABI, Build: "pipelinetest", Lost: func(error) { os.Exit(0) },
+	})
+}
+
+// Backend is a worker.Backend of scripted engines.
+type Backend struct {
+	scripts map[string]Script
+	socket  int
+}
+
+// NewBackend returns a Backend for a worker loop inside the test process; scripts are by the engine's name. Faults
+// that end the process are not for it.
+func NewBackend(scripts map[string]Script) *Backend { return &Backend{scripts: scripts, socket: -1} }
+
+// Init implements worker.Backend.
+func (b *Backend) Init(threads int) error {
+	if got := os.Getenv("OMP_NUM_THREADS"); b.socket >= 0 && got != fmt.Sprint(threads) {
+		return message.Errorf(message.Internal, "OMP_NUM_THREADS is %q, the stage has %d threads", got, threads)
+	}
+	return nil
+}
+
+// OpenEngine implements worker.Backend.
+func (b *Backend) OpenEngine(config json.RawMessage) (worker.Engine, error) {
+	var c struct {
+		Model string `json:"model"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, err
+	}
+	switch c.Model {
+	case Thinker, Talker, Code2Wav:
+	default:
+		return nil, message.Errorf(message.NotFound, "unknown model %q", c.Model)
+	}
+	script := b.scripts[c.Model]
+	f := &faults{list: script.Faults, seen: map[Point]int{}, socket: b.socket}
+	if err := f.at(AtOpen); err != nil {
+		return nil, err
+	}
+	return &engine{model: c.Model, script: script, faults: f, sequences: map[uint64]*sequence{}}, nil
+}
+
+// StartRecorder implements worker.Backend: it records the numbers of the steps.
+func (b *Backend) StartRecorder(config json.RawMessage) (profiler.Recorder, error) {
+	var c profiler.RecorderConfig
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, err
+	}
+	for _, script := range b.scripts {
+		for _, fault := range script.Faults {
+			if fault.At == AtProfile {
+				return nil, message.Errorf(message.Internal, "scripted error at profile")
+			}
+		}
+	}
+	return &recorder{config: c}, nil
+}
+
+// recorder writes the numbers of the steps that it has seen.
+type recorder struct {
+	config profiler.RecorderConfig
+	steps  []int64
+}
+
+// StepBegin implements profiler.Recorder.
+func (r *recorder) StepBegin(number int64) error {
+	r.steps = append(r.steps, number)
+	return nil
+}
+
+// StepEnd implements profiler.Recorder.
+func (r *recorder) StepEnd() error { return nil }
+
+// Stop implements profiler.Recorder.
+func (r *recorder) Stop() error { return nil }
+
+// Close implements profiler.Recorder.
+func (r *recorder) Close() {}
+
+// Finish implements profiler.Recorder.
+func (r *recorder) Finish() (json.RawMessage, error) {
+	text, err := json.Marshal(r.steps)
+	if err != nil {
+		return nil, err
+	}
+	files := []profiler.File{}
+	for kind, path := range map[string]string{"trace": r.config.TracePath, "table": r.config.TablePath} {
+		if path == "" {
+			continue
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return nil, err
+		}
+		files = append(files, profiler.File{Path: path, Kind: kind, Bytes: int64(len(text))})
+	}
+	return json.Marshal(map[string]any{
+		"files": files, "events": len(r.steps), "steps": len(r.steps), "dropped": map[string]int64{}, "write_ms": 0.1,
+	})
+}

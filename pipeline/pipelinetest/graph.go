@@ -1,0 +1,165 @@
+package pipelinetest
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/family"
+)
+
+// Stages of Graph.
+const (
+	StageThinker  = 0
+	StageTalker   = 1
+	StageCode2Wav = 2
+)
+
+// Config returns a configuration whose workers are the running test binary, behaving as scripts say by the name of
+// their engine, with limits short enough for tests.
+func Config(tb testing.TB, scripts map[string]Script) pipeline.Config {
+	tb.Helper()
+	text, err := json.Marshal(scripts)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pipeline.Config{
+		WorkerPath: self,
+		// The race detector sleeps for a second at the end of each process unless told otherwise.
+		WorkerEnv: []string{workerVariable + "=1", scriptVariable + "=" + string(text), "GORACE=atexit_sleep_ms=0"},
+		Limits: pipeline.Limits{
+			Drain: 5 * time.Second, Terminate: 200 * time.Millisecond, Backoff: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
+		},
+	}
+}
+
+// Graph returns a speaking model of three stages.
+func Graph() *pipeline.Graph {
+	stages := []family.Stage{
+		{ID: StageThinker, Name: "thinker", Model: Thinker, Kind: family.Autoregressive, Final: family.Text},
+		{ID: StageTalker, Name: "talker", Model: Talker, Kind: family.Autoregressive, Inputs: []int{StageThinker}},
+		{ID: StageCode2Wav, Name: "code2wav", Model: Code2Wav, Kind: family.Generation, Inputs: []int{StageTalker}, Final: family.Audio},
+	}
+	deployed := &config.Config{Source: "test"}
+	for _, s := range stages {
+		deployed.Stages = append(deployed.Stages, config.Stage{
+			ID: s.ID, Name: s.Name, Inputs: s.Inputs, FinalOutput: s.Final, Device: "cpu", DType: "auto", Threads: 1, MaxBatchSize: 4,
+		})
+	}
+	return &pipeline.Graph{
+		Stages: stages,
+		Edges: []family.Edge{
+			{From: StageThinker, To: StageTalker, Tensors: []string{"prompt_rows", "reply_rows"}},
+			{From: StageTalker, To: StageCode2Wav, Tokens: true},
+		},
+		Config: deployed,
+		Model:  model{},
+	}
+}
+
+// Open opens a pipeline of Graph and closes it when the test ends; closing must succeed unless the test has closed it.
+func Open(tb testing.TB, cfg pipeline.Config) *pipeline.Omni {
+	tb.Helper()
+	o, err := pipeline.OpenGraph(tb.Context(), cfg, Graph())
+	if err != nil {
+		tb.Fatalf("open: %v", err)
+	}
+	tb.Cleanup(func() { o.Close() })
+	return o
+}
+
+// model is a pipeline.Model whose token ids are the bytes of the text.
+type model struct{}
+
+// Prepare implements pipeline.Model.
+func (model) Prepare(req family.Request, _ map[int]family.StageInfo) (*family.Prepared, error) {
+	if req.Prompt == "" {
+		return nil, errors.New("the request has no prompt")
+	}
+	limit := req.MaxTokens
+	if limit == 0 {
+		limit = 8
+	}
+	p := &family.Prepared{
+		RenderedPrompt: "<" + req.Prompt + ">", Stages: []int{StageThinker}, Params: map[int]json.RawMessage{}, Finals: map[int]string{},
+	}
+	for _, b := range []byte(p.RenderedPrompt) {
+		p.PromptTokenIDs = append(p.PromptTokenIDs, int64(b))
+	}
+	if len(req.Modalities) == 0 || slices.Contains(req.Modalities, family.Text) {
+		p.Finals[StageThinker] = family.Text
+	}
+	speaks := len(req.Modalities) == 0 || slices.Contains(req.Modalities, family.Audio)
+	if speaks {
+		p.Stages = []int{StageThinker, StageTalker, StageCode2Wav}
+		p.Finals[StageCode2Wav] = family.Audio
+	}
+	text, err := json.Marshal(map[string]any{
+		"prompt_token_ids": p.PromptTokenIDs, "emit_rows": speaks, "sampling": map[string]int{"max_tokens": limit},
+	})
+	for _, id := range p.Stages {
+		p.Params[id] = text
+	}
+	return p, err
+}
+
+// NewTextDecoder implements pipeline.Model.
+func (model) NewTextDecoder() pipeline.TextDecoder { return decoder{} }
+
+type decoder struct{}
+
+// Push implements pipeline.TextDecoder.
+func (decoder) Push(ids ...int64) string {
+	text := make([]byte, len(ids))
+	for i, id := range ids {
+		text[i] = byte(id)
+	}
+	return string(text)
+}
+
+// Flush implements pipeline.TextDecoder.
+func (decoder) Flush() string { return "" }
+
+// Expected is what a request must give.
+type Expected struct {
+	Tokens []int64
+	Text   string
+	Codes  []int64
+	PCM    []float32
+}
+
+// Expect computes what Graph makes of a prompt with that many tokens.
+func Expect(prompt string, tokens int) Expected {
+	return ExpectIDs(ids("<"+prompt+">"), tokens)
+}
+
+// ExpectIDs computes what the engines make of a prompt of these token ids.
+func ExpectIDs(prompt []int64, tokens int) Expected {
+	e := Expected{Tokens: []int64{}, Codes: []int64{}}
+	for i := range tokens {
+		e.Tokens = append(e.Tokens, letter(prompt, i))
+	}
+	e.Text = decoder{}.Push(e.Tokens...)
+	for i, t := range e.Tokens[:max(tokens-1, 0)] { // the last token is never fed back, so it has no row
+		e.Codes = append(e.Codes, code(t, i))
+	}
+	e.PCM = samples(e.Codes)
+	return e
+}
+
+func ids(text string) []int64 {
+	var list []int64
+	for _, b := range []byte(text) {
+		list = append(list, int64(b))
+	}
+	return list
+}

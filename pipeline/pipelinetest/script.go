@@ -1,0 +1,144 @@
+package pipelinetest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/omni-run/omni/pipeline/message"
+)
+
+// Point is a place in a worker at which a fault can happen.
+type Point string
+
+// The points.
+const (
+	AtStart   Point = "start"   // before hello, of every worker: in the script of AnyStage
+	AtOpen    Point = "open"    // while the engine is opened
+	AtLoad    Point = "load"    // while weights are loaded
+	AtAdmit   Point = "admit"   // of a sequence
+	AtFeed    Point = "feed"    // of a sequence: what another stage hands on arrives
+	AtPrefill Point = "prefill" // a step in which a sequence is new
+	AtDecode  Point = "decode"  // any other step
+	AtProfile Point = "profile" // the start of a recording
+)
+
+// AnyStage is the name of the script whose faults at AtStart happen in every worker.
+const AnyStage = ""
+
+// Action is what a fault does.
+type Action string
+
+// The actions.
+const (
+	Kill    Action = "kill"    // SIGKILL to itself
+	Exit0   Action = "exit0"   // ends with status 0
+	Exit3   Action = "exit3"   // ends with status 3
+	Hang    Action = "hang"    // the torch goroutine waits for ever, the others go on
+	Freeze  Action = "freeze"  // SIGSTOP to itself: nothing goes on
+	Garbage Action = "garbage" // writes what is no frame to the connection
+	Flood   Action = "flood"   // writes 4 MiB to standard error and goes on
+	Error   Action = "error"   // the call returns an error
+	Lose    Action = "lose"    // the call returns DEVICE_LOST
+	Panic   Action = "panic"
+)
+
+// Fault is one thing that goes wrong.
+type Fault struct {
+	At  Point  `json:"at"`
+	Nth int    `json:"nth"` // the call of this kind at which it happens, from 1; 0 is 1
+	Do  Action `json:"do"`
+	// Once is a file that is created when the fault happens; while it exists the fault does not happen again, so that
+	// a worker that is started again works.
+	Once string `json:"once"`
+}
+
+// Script says how the engine of a stage behaves.
+type Script struct {
+	Step   time.Duration `json:"step"`  // time that a step takes
+	Parts  int           `json:"parts"` // parts in which weights are loaded; 0 is 1
+	Part   time.Duration `json:"part"`  // time that a part takes
+	Faults []Fault       `json:"faults"`
+}
+
+// scriptVariable holds the scripts of all stages in the environment of the workers.
+const scriptVariable = "OMNI_PIPELINETEST_SCRIPTS"
+
+// faults carries out a script's faults. It belongs to the torch goroutine.
+type faults struct {
+	list   []Fault
+	seen   map[Point]int
+	socket int // a copy of the connection's descriptor
+}
+
+// at counts a call and does what is scripted for it.
+func (f *faults) at(p Point) error {
+	f.seen[p]++
+	for _, fault := range f.list {
+		if fault.At != p || max(fault.Nth, 1) != f.seen[p] {
+			continue
+		}
+		if fault.Once != "" {
+			file, err := os.OpenFile(fault.Once, os.O_CREATE|os.O_EXCL, 0o600)
+			if err != nil {
+				continue // it has happened
+			}
+			if err := file.Close(); err != nil {
+				return err
+			}
+		}
+		if err := f.do(p, fault.Do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *faults) do(p Point, action Action) error {
+	fmt.Fprintf(os.Stderr, "scripted: %s at %s\n", action, p)
+	switch action {
+	case Kill:
+		return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case Exit0:
+		os.Exit(0)
+	case Exit3:
+		os.Exit(3)
+	case Hang:
+		select {}
+	case Freeze:
+		return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case Garbage:
+		_, err := syscall.Write(f.socket, []byte("This is not what a worker should say."))
+		return err
+	case Flood:
+		line := append(bytes.Repeat([]byte("x"), 127), '\n')
+		for range 4 << 20 / len(line) {
+			if _, err := os.Stderr.Write(line); err != nil {
+				return err
+			}
+		}
+	case Error:
+		return message.Errorf(message.InvalidArgument, "scripted error at %s", p)
+	case Lose:
+		return message.Errorf(message.DeviceLost, "scripted loss at %s", p)
+	case Panic:
+		panic(fmt.Sprintf("scripted panic at %s", p))
+	default:
+		return fmt.Errorf("unknown action %q", action)
+	}
+	return nil
+}
+
+// scripts reads the scripts of all stages, by their engine's name.
+func scripts() (map[string]Script, error) {
+	all := map[string]Script{}
+	if text := os.Getenv(scriptVariable); text != "" {
+		if err := json.Unmarshal([]byte(text), &all); err != nil {
+			return nil, fmt.Errorf("%s: %w", scriptVariable, err)
+		}
+	}
+	return all, nil
+}

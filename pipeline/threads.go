@@ -1,0 +1,40 @@
+package pipeline
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+)
+
+// threadVariables set the number of threads of the libraries under torch.
+var threadVariables = []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+
+// defaultThreads is the number of threads of a stage that names none. All stages of a pipeline can run at once, so they
+// share the cores; but as a stage is often alone (one request, or one stage much slower than the others), none gets
+// fewer than two where there are two.
+func defaultThreads(cores, stages int) int {
+	return max(cores/max(stages, 1), min(2, cores), 1)
+}
+
+// cores is the number of processors that this process may use.
+func cores() int { return runtime.NumCPU() }
+
+// workerEnv is the environment of a worker: that of this process, with its number of threads, then extra, which wins.
+// Idle threads sleep rather than spin, because other stages want their cores.
+func workerEnv(threads int, extra []string) []string {
+	env := make([]string, 0, len(os.Environ())+len(extra)+4)
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		if name != threadVariables[0] && name != threadVariables[1] {
+			env = append(env, e)
+		}
+	}
+	for _, name := range threadVariables {
+		env = append(env, fmt.Sprintf("%s=%d", name, threads))
+	}
+	if os.Getenv("OMP_WAIT_POLICY") == "" {
+		env = append(env, "OMP_WAIT_POLICY=PASSIVE")
+	}
+	return append(env, extra...)
+}

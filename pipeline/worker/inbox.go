@@ -1,0 +1,97 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/pipeline/transport"
+)
+
+// received is a message and the time at which it came.
+type received struct {
+	message message.Message
+	at      time.Time
+}
+
+// inbox holds what has been received and not yet been looked at. It grows as the parent sends; the windows of the
+// sequences that feed this stage bound that.
+type inbox struct {
+	wake chan struct{} // holds a token when there may be something to take
+
+	mu    sync.Mutex // guards what follows
+	queue []received
+	err   error // why nothing more will come
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+func (b *inbox) put(r received) {
+	b.mu.Lock()
+	b.queue = append(b.queue, r)
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) fail(err error) {
+	b.mu.Lock()
+	b.err = err
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns everything that has come. The error is that of the connection, once it has ended.
+func (b *inbox) take() ([]received, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	queue := b.queue
+	b.queue = nil
+	return queue, b.err
+}
+
+// pending reports whether the connection has ended or the parent wants the worker to stop.
+func (b *inbox) pending() (stop bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.queue {
+		if r.message.Kind() == message.KindDrain {
+			return true, b.err
+		}
+	}
+	return false, b.err
+}
+
+// receive is the goroutine that owns the receiving side: it answers what can be answered from anywhere and lays the
+// rest into the inbox. It ends with the connection.
+func (l *loop) receive(ctx context.Context, conn transport.Conn) {
+	for {
+		m, err := conn.Recv()
+		if err != nil {
+			l.inbox.fail(err)
+			if l.options.Lost != nil {
+				l.options.Lost(err)
+			}
+			return
+		}
+		switch m := m.(type) {
+		case *message.Ping:
+			err = conn.Send(ctx, l.pong(m.ID))
+		case *message.ProfileStatus:
+			err = conn.Send(ctx, l.profileStatus(m.ID))
+		default:
+			l.inbox.put(received{message: m, at: time.Now()})
+		}
+		if err != nil {
+			l.inbox.fail(err)
+			return
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package worker
+
+import (
+	"cmp"
+	"slices"
+)
+
+// scheduler chooses the sequences of each step.
+type scheduler struct {
+	maxBatch int
+	prefill  int // prompt tokens of one step
+	turn     uint64
+}
+
+// pick returns the batch of the next step, nil if no sequence is ready. Sequences that run come first, those that have
+// not been stepped for longest ahead; new ones follow in the order of their numbers while their prompts fit into the
+// budget. The first new one always fits, and one place is kept for it, so nobody waits for ever.
+func (s *scheduler) pick(sequences map[uint64]*sequence) []*sequence {
+	var running, fresh []*sequence
+	for _, q := range sequences {
+		switch {
+		case q.phase != queued:
+		case q.started:
+			running = append(running, q)
+		default:
+			fresh = append(fresh, q)
+		}
+	}
+	slices.SortFunc(running, func(a, b *sequence) int {
+		return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.id, b.id))
+	})
+	slices.SortFunc(fresh, func(a, b *sequence) int { return cmp.Compare(a.id, b.id) })
+
+	room := s.maxBatch
+	if len(fresh) > 0 && room > 1 {
+		room--
+	}
+	if s.maxBatch == 1 && len(fresh) > 0 && len(running) > 0 {
+		// With one place there is no room for both: take turns.
+		if running[0].turn == s.turn {
+			running = nil
+		} else {
+			fresh = nil
+		}
+	}
+	batch := running[:min(len(running), room)]
+	tokens := 0
+	for i, q := range fresh {
+		if len(batch) == s.maxBatch || (i > 0 && tokens+q.cost > s.prefill) {
+			break
+		}
+		tokens += q.cost
+		batch = append(batch, q)
+	}
+	if len(batch) > 0 {
+		s.turn++
+		for _, q := range batch {
+			q.turn = s.turn
+		}
+	}
+	return batch
+}

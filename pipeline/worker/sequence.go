@@ -1,0 +1,54 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/omni-run/omni/pipeline/message"
+)
+
+// phase is what a sequence is doing; its ledger books the time under it.
+type phase int
+
+const (
+	queued  phase = iota // could be stepped
+	waiting              // lacks input
+	blocked              // has used up its window
+	stepped              // in the step that is running
+)
+
+// sequence is a sequence of the engine, as the loop sees it.
+type sequence struct {
+	id      uint64
+	cost    int  // prompt tokens
+	started bool // its prompt has been taken in
+	fed     bool // its input is complete
+	credits int  // outputs that it may still send; meaningless without a window
+	window  int
+	ledger  message.Ledger
+
+	phase phase
+	since time.Time // of the phase
+	turn  uint64    // of the step that it was last in, for fairness
+}
+
+// enter books the time of the phase that ends and begins another.
+func (s *sequence) enter(next phase, now time.Time) {
+	spent := max(0, now.Sub(s.since).Nanoseconds())
+	switch s.phase {
+	case queued:
+		s.ledger.QueueNS += spent
+	case waiting, blocked:
+		s.ledger.WaitNS += spent
+	case stepped:
+		s.ledger.ComputeNS += spent
+	}
+	s.phase, s.since = next, now
+}
+
+// resume returns the phase of a sequence that the engine could step.
+func (s *sequence) resume() phase {
+	if s.window > 0 && s.credits <= 0 {
+		return blocked
+	}
+	return queued
+}
