@@ -32,14 +32,16 @@ type Worker struct {
 	stepOpen bool
 	timer    *time.Timer // of max_seconds; nil when there is none
 
-	mu      sync.Mutex // guards what follows
-	current *job
+	mu       sync.Mutex // guards what follows
+	current  *job
+	previous *job
 }
 
 // job is one session as others see it: its report, and whether it is complete.
 type job struct {
-	before <-chan struct{} // done of the session before; closed if there was none. Sessions are written in turn.
-	done   chan struct{}   // closed when the report's state has ended
+	session string
+	before  <-chan struct{} // done of the session before; closed if there was none. Sessions are written in turn.
+	done    chan struct{}   // closed when the report's state has ended
 
 	mu     sync.Mutex // guards report
 	report Report
@@ -65,13 +67,13 @@ func (w *Worker) Start(start Start) error {
 		return err
 	}
 	w.active, w.begun, w.counted = true, start, 0
-	j := &job{before: before, done: make(chan struct{})}
+	j := &job{session: start.Session, before: before, done: make(chan struct{})}
 	j.report = Report{
 		Identity: w.identity, Session: start.Session, State: StateArmed, Active: true,
 		Dropped: map[string]int64{}, Files: []File{},
 	}
 	w.mu.Lock()
-	w.current = j
+	w.previous, w.current = w.current, j
 	w.mu.Unlock()
 	if start.Config.DelayIterations == 0 {
 		return w.record()
@@ -169,10 +171,20 @@ func (w *Worker) Report() Report {
 
 // Wait returns the report of the current or last session when its files are complete, or with an error when ctx ends.
 // A session that nobody stops keeps it waiting unless a budget ends it.
-func (w *Worker) Wait(ctx context.Context) (Report, error) {
+func (w *Worker) Wait(ctx context.Context) (Report, error) { return w.WaitSession(ctx, "") }
+
+// WaitSession is Wait for the session of that name, which may be the current one, the last or the one before; "" is the
+// current or last. It serves a caller that has stopped a session and must not be given another one that began since.
+func (w *Worker) WaitSession(ctx context.Context, session string) (Report, error) {
 	w.mu.Lock()
 	j := w.current
+	if j != nil && session != "" && j.session != session {
+		j = w.previous
+	}
 	w.mu.Unlock()
+	if session != "" && (j == nil || j.session != session) {
+		return Report{}, fmt.Errorf("%s has no session %q", w.identity.Worker, session)
+	}
 	if j == nil {
 		return w.Report(), nil
 	}
@@ -180,7 +192,7 @@ func (w *Worker) Wait(ctx context.Context) (Report, error) {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			return w.Report(), fmt.Errorf("wait for profile files of %s: %w", w.identity.Worker, ctx.Err())
+			return Report{}, fmt.Errorf("wait for profile files of %s: %w", w.identity.Worker, ctx.Err())
 		}
 	}
 	j.mu.Lock()

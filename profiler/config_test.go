@@ -1,0 +1,301 @@
+package profiler
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
+	want := map[string]any{
+		"profiler":                            nil,
+		"torch_profiler_dir":                  "",
+		"torch_profiler_with_stack":           true,
+		"torch_profiler_with_flops":           false,
+		"torch_profiler_use_gzip":             true,
+		"torch_profiler_dump_cuda_time_total": true,
+		"torch_profiler_record_shapes":        false,
+		"torch_profiler_with_memory":          false,
+		"delay_iterations":                    0,
+		"max_iterations":                      0,
+		"max_seconds":                         0.0,
+		"recorder":                            "kineto",
+	}
+	if got := Default().ToMap(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if Default().Enabled() {
+		t.Error("profiling is on by default")
+	}
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Errorf("the defaults are not valid: %v", err)
+	}
+}
+
+// everythingChanged has no field at its default.
+func everythingChanged() Config {
+	return Config{
+		Profiler: KindTorch, TorchProfilerDir: "/d", TorchProfilerWithFLOPs: true, TorchProfilerRecordShapes: true,
+		TorchProfilerWithMemory: true, DelayIterations: 3, MaxIterations: 2, MaxSeconds: 1.5, Recorder: "stream",
+	}
+}
+
+func TestEveryFieldIsListed(t *testing.T) {
+	if got, want := len(fields), reflect.TypeFor[Config]().NumField(); got != want {
+		t.Fatalf("the table has %d fields, Config %d", got, want)
+	}
+	defaults, changed := Default().ToMap(), everythingChanged().ToMap()
+	for name := range maps.Keys(defaults) {
+		if reflect.DeepEqual(defaults[name], changed[name]) {
+			t.Errorf("%s has its default in everythingChanged", name)
+		}
+	}
+}
+
+func TestRoundTrips(t *testing.T) {
+	for name, c := range map[string]Config{"defaults": Default(), "everything changed": everythingChanged()} {
+		t.Run(name, func(t *testing.T) {
+			back, err := FromMap(c.ToMap())
+			if err != nil || back != c {
+				t.Errorf("through a map: got %+v, %v", back, err)
+			}
+			text, err := json.Marshal(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var decoded Config
+			if err := json.Unmarshal(text, &decoded); err != nil || decoded != c {
+				t.Errorf("through JSON %s: got %+v, %v", text, decoded, err)
+			}
+			parsed, err := Parse(string(text))
+			if err != nil || parsed != c {
+				t.Errorf("through --profiler-config: got %+v, %v", parsed, err)
+			}
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Config)
+		want   []string // all must be in the error; none: valid
+	}{
+		{"torch with a directory", func(*Config) {}, nil},
+		{"torch without a directory", func(c *Config) { c.TorchProfilerDir = "" }, []string{"must be set"}},
+		{
+			"a directory without torch",
+			func(c *Config) { c.Profiler = KindNone },
+			[]string{"only applicable"},
+		},
+		{"cuda", func(c *Config) { c.Profiler, c.TorchProfilerDir = KindCUDA, "" }, []string{"needs a build with CUDA"}},
+		{"an unknown profiler", func(c *Config) { c.Profiler = "nsys" }, []string{`got "nsys"`}},
+		{"a URI", func(c *Config) { c.TorchProfilerDir = "gs://bucket/x" }, []string{"want a local directory"}},
+		{"an unknown recorder", func(c *Config) { c.Recorder = "tape" }, []string{`got "tape"`, "kineto"}},
+		{
+			"everything wrong",
+			func(c *Config) {
+				*c = Config{Profiler: KindTorch, DelayIterations: -1, MaxIterations: -2, MaxSeconds: -3}
+			},
+			[]string{"must be set", "delay_iterations: got -1", "max_iterations: got -2", "max_seconds: got -3", "recorder"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := FromDir("/d")
+			test.change(&c)
+			err := c.Validate()
+			if len(test.want) == 0 {
+				if err != nil {
+					t.Errorf("got %v, want none", err)
+				}
+				return
+			}
+			for _, want := range test.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q in it", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestValidateMakesTheDirectoryAbsolute(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Chdir(t.TempDir())
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{
+		"profiles":      filepath.Join(cwd, "profiles"),
+		"./a/../b":      filepath.Join(cwd, "b"),
+		"~":             home,
+		"~/profiles":    filepath.Join(home, "profiles"),
+		"/abs/x":        "/abs/x",
+		"a~b":           filepath.Join(cwd, "a~b"),
+		"~user/profile": filepath.Join(cwd, "~user/profile"),
+	} {
+		c := FromDir(dir)
+		if err := c.Validate(); err != nil || c.TorchProfilerDir != want {
+			t.Errorf("%q: got %q, %v; want %q", dir, c.TorchProfilerDir, err, want)
+		}
+	}
+}
+
+func TestFromMapReportsAllFaults(t *testing.T) {
+	_, err := FromMap(map[string]any{
+		"colour": 1, "delay_iterations": 1.5, "max_iterations": "2", "torch_profiler_use_gzip": 1, "recorder": nil,
+		"max_seconds": "long", "profiler": 7,
+	})
+	for _, want := range []string{
+		`unknown field "colour"`, "delay_iterations: got 1.5", "max_iterations: got 2 (string)",
+		"torch_profiler_use_gzip: got 1", "recorder: got <nil>", "max_seconds: got long", "profiler: got 7",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestWithKeepsWhatIsNotNamed(t *testing.T) {
+	base := everythingChanged()
+	got, err := base.With(map[string]any{"max_iterations": uint64(9)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := everythingChanged()
+	want.MaxIterations = 9
+	if got != want || base != everythingChanged() {
+		t.Errorf("got %+v from %+v", got, base)
+	}
+}
+
+// upstream is a configuration type of someone else.
+type upstream struct {
+	Profiler         *string `json:"profiler"`
+	TorchProfilerDir string  `json:"torch_profiler_dir"`
+	WithStack        bool    `json:"torch_profiler_with_stack"`
+	Max              int     `json:"max_iterations"`
+	IgnoreFrontend   bool    `json:"ignore_frontend"`
+}
+
+func TestFromAny(t *testing.T) {
+	torch := KindTorch
+	own := FromDir("/d")
+	off := Default()
+	fromUpstream := FromDir("/d")
+	fromUpstream.TorchProfilerWithStack, fromUpstream.MaxIterations = false, 4
+	tests := []struct {
+		name  string
+		value any
+		want  *Config // nil: none
+		fault string
+	}{
+		{"nothing", nil, nil, ""},
+		{"an own config", own, &own, ""},
+		{"a pointer to one", &own, &own, ""},
+		{"a nil pointer", (*Config)(nil), nil, ""},
+		{"an own config without profiler", off, nil, ""},
+		{"a map", map[string]any{"profiler": "torch", "torch_profiler_dir": "/d"}, &own, ""},
+		{"a map with profiler null", map[string]any{"profiler": nil, "torch_profiler_dir": "/d"}, nil, ""},
+		{"a map without profiler", map[string]any{"torch_profiler_dir": "/d"}, nil, ""},
+		{"a map with an unknown key", map[string]any{"profiler": "torch", "colour": ""}, nil, `unknown field "colour"`},
+		{"a foreign object", upstream{Profiler: &torch, TorchProfilerDir: "/d", Max: 4}, &fromUpstream, ""},
+		{"a foreign object with profiler null", upstream{TorchProfilerDir: "/d"}, nil, ""},
+		{"a foreign object without profiler", struct{ A int }{1}, nil, ""},
+		{
+			"a foreign object with a setting that we lack",
+			upstream{Profiler: &torch, IgnoreFrontend: true},
+			nil, `unknown field "ignore_frontend"`,
+		},
+		{"a number", 5, nil, "want an object"},
+		{"a function", func() {}, nil, "profiler config from func()"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := FromAny(test.value)
+			if test.fault != "" {
+				if err == nil || !strings.Contains(err.Error(), test.fault) {
+					t.Errorf("got %v, want %q in it", err, test.fault)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+	if got, err := FromAny(&own); err != nil || got != &own {
+		t.Error("an own config does not come back as itself")
+	}
+}
+
+func TestParse(t *testing.T) {
+	full := FromDir("./profiles")
+	full.DelayIterations, full.TorchProfilerUseGzip, full.MaxSeconds = 3, false, 0.5
+	tests := []struct {
+		text  string
+		want  Config
+		fault string
+	}{
+		{"profiler=torch,torch_profiler_dir=./profiles", FromDir("./profiles"), ""},
+		{" profiler = torch , torch_profiler_dir = ./profiles , ", FromDir("./profiles"), ""},
+		{
+			"profiler=torch,torch_profiler_dir=./profiles,delay_iterations=3,torch_profiler_use_gzip=False,max_seconds=0.5",
+			full, "",
+		},
+		{`{"profiler":"torch","torch_profiler_dir":"./profiles"}`, FromDir("./profiles"), ""},
+		{"profiler=none", Default(), ""},
+		{"", Default(), ""},
+		{"torch", Config{}, "want name=value"},
+		{"profiler=torch,dir=x", Config{}, `unknown field "dir"`},
+		{"delay_iterations=soon", Config{}, `delay_iterations: got "soon", want an integer`},
+		{"torch_profiler_use_gzip=maybe", Config{}, "want true or false"},
+		{"max_seconds=long", Config{}, "want a number"},
+		{`{"profiler":"torch"`, Config{}, "unexpected end of JSON input"},
+		{`{"profilr":"torch"}`, Config{}, `unknown field "profilr"`},
+		{"dir=x,colour=y", Config{}, `unknown field "colour"`},
+	}
+	for _, test := range tests {
+		t.Run(test.text, func(t *testing.T) {
+			got, err := Parse(test.text)
+			if test.fault != "" {
+				if err == nil || !strings.Contains(err.Error(), test.fault) {
+					t.Errorf("got %v, want %q in it", err, test.fault)
+				}
+				return
+			}
+			if err != nil || got != test.want {
+				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("profiler=torch,torch_profiler_dir=./profiles")
+	f.Add(`{"profiler":"torch","max_iterations":2}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse(text)
+		if err != nil {
+			return
+		}
+		if math.IsNaN(c.MaxSeconds) {
+			return // equals nothing; Validate rejects it
+		}
+		if back, err := FromMap(c.ToMap()); err != nil || back != c {
+			t.Errorf("%q: got %+v, %v after a round trip of %+v", text, back, err, c)
+		}
+	})
+}

@@ -1,0 +1,426 @@
+package profiler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeRecorder writes down what it is asked to do.
+type fakeRecorder struct {
+	calls   *[]string
+	steps   int64
+	fail    string        // the call that fails
+	release chan struct{} // Finish waits for it, if there is one
+}
+
+func (f *fakeRecorder) call(name string) error {
+	*f.calls = append(*f.calls, name)
+	if f.fail != "" && strings.HasPrefix(name, f.fail) {
+		return errors.New("broken " + f.fail)
+	}
+	return nil
+}
+
+func (f *fakeRecorder) StepBegin(number int64) error { return f.call(fmt.Sprintf("begin %d", number)) }
+
+func (f *fakeRecorder) StepEnd() error {
+	f.steps++
+	return f.call("end")
+}
+
+func (f *fakeRecorder) Stop() error { return f.call("stop") }
+
+func (f *fakeRecorder) Finish() (json.RawMessage, error) {
+	if f.release != nil {
+		<-f.release
+	}
+	if f.fail == "finish" {
+		return nil, errors.New("disk full")
+	}
+	return fmt.Appendf(nil, `{"files":[{"path":"t","kind":"trace","bytes":10},{"path":"o","kind":"table","bytes":5}],
+		"events":7,"steps":%d,"dropped":{"pool":2},"write_ms":1.5}`, f.steps), nil
+}
+
+func (f *fakeRecorder) Close() {}
+
+// bench is a Worker with a fake recorder.
+type bench struct {
+	*Worker
+	calls   []string
+	configs []RecorderConfig
+	fail    string
+	release chan struct{}
+}
+
+func newBench() *bench {
+	b := &bench{}
+	identity := Identity{Worker: "stage-1", Stage: 1, Rank: 1, WorldSize: 3, PID: 42, Device: "cpu"}
+	b.Worker = NewWorker(identity, func(config json.RawMessage) (Recorder, error) {
+		b.calls = append(b.calls, "start")
+		if b.fail == "start" {
+			return nil, errors.New("no profiler here")
+		}
+		var rc RecorderConfig
+		if err := json.Unmarshal(config, &rc); err != nil {
+			return nil, err
+		}
+		b.configs = append(b.configs, rc)
+		return &fakeRecorder{calls: &b.calls, fail: b.fail, release: b.release}, nil
+	})
+	return b
+}
+
+func start(change func(*Config)) Start {
+	c := FromDir("/profiles")
+	if change != nil {
+		change(&c)
+	}
+	return Start{Session: "s1", Config: c, StampNS: 7, TableBase: 3}
+}
+
+// step runs one iteration and fails the test if profiling does.
+func (b *bench) step(t *testing.T) {
+	t.Helper()
+	if err := b.StepBegin(); err != nil {
+		t.Fatalf("StepBegin: %v", err)
+	}
+	if err := b.StepEnd(); err != nil {
+		t.Fatalf("StepEnd: %v", err)
+	}
+}
+
+func TestWorkerRecordsTheStepsThatAreAskedFor(t *testing.T) {
+	tests := []struct {
+		name       string
+		delay, max int
+		steps      int
+		want       string // the recorder's calls before Stop
+		recording  bool   // before Stop
+		state      State  // after Stop and Wait
+		recorded   int64
+	}{
+		{"no limits", 0, 0, 2, "start, begin 0, end, begin 1, end", true, StateDone, 2},
+		{"no steps at all", 0, 0, 0, "start", true, StateDone, 0},
+		{"delay 1 records the first step", 1, 0, 1, "start, begin 0, end", true, StateDone, 1},
+		{"delay 3 begins in the third step", 3, 0, 4, "start, begin 2, end, begin 3, end", true, StateDone, 2},
+		{"delay 3 does not begin before", 3, 0, 2, "", false, StateDone, 0},
+		{"max 2 is still recording after two steps", 0, 2, 2, "start, begin 0, end, begin 1, end", true, StateDone, 2},
+		{"max 2 ends in the third step", 0, 2, 3, "start, begin 0, end, begin 1, end, stop", false, StateDone, 2},
+		{"max 2 does not begin again", 0, 2, 9, "start, begin 0, end, begin 1, end, stop", false, StateDone, 2},
+		{"max 1", 0, 1, 2, "start, begin 0, end, stop", false, StateDone, 1},
+		{"delay 2 and max 1", 2, 1, 5, "start, begin 1, end, stop", false, StateDone, 1},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench()
+			err := b.Start(start(func(c *Config) { c.DelayIterations, c.MaxIterations = test.delay, test.max }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range test.steps {
+				b.step(t)
+			}
+			if got := strings.Join(b.calls, ", "); got != test.want {
+				t.Errorf("recorder saw %q, want %q", got, test.want)
+			}
+			if got := b.IsRecording(); got != test.recording {
+				t.Errorf("IsRecording() = %v, want %v", got, test.recording)
+			}
+			if !b.IsRunning() {
+				t.Error("the session is not active before Stop")
+			}
+			report, err := b.Stop()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Active || b.IsRunning() {
+				t.Error("the session is active after Stop")
+			}
+			report, err = b.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.State != test.state || report.Steps != test.recorded {
+				t.Errorf("got state %s, %d steps; want %s, %d", report.State, report.Steps, test.state, test.recorded)
+			}
+		})
+	}
+}
+
+func TestWorkerReportsWhatTheFilesHold(t *testing.T) {
+	b := newBench()
+	if got := b.Report(); got.Session != "" || got.Worker != "stage-1" {
+		t.Errorf("report without a session: %+v", got)
+	}
+	if err := b.Start(start(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Report(); got.State != StateRecording || !got.Active || got.Session != "s1" || got.PID != 42 {
+		t.Errorf("report while recording: %+v", got)
+	}
+	b.step(t)
+	if got := b.Report(); got.Steps != 1 {
+		t.Errorf("got %d steps while recording, want 1", got.Steps)
+	}
+	if _, err := b.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Events != 7 || got.Bytes != 15 || got.DroppedTotal() != 2 || got.WriteMS != 1.5 || len(got.Files) != 2 {
+		t.Errorf("got %+v", got)
+	}
+	if got.Ended != EndStop || got.StartedNS == 0 || got.StoppedNS < got.StartedNS {
+		t.Errorf("got ended %q, from %d to %d", got.Ended, got.StartedNS, got.StoppedNS)
+	}
+}
+
+func TestWorkerTellsTheRecorderWhatItIs(t *testing.T) {
+	b := newBench()
+	err := b.Start(start(func(c *Config) { c.TorchProfilerRecordShapes = true }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := b.configs[0]
+	if got.TracePath != "/profiles/stage-1_s1.7.pt.trace.json.gz" {
+		t.Errorf("trace path %q", got.TracePath)
+	}
+	if got.TablePath != "/profiles/profiler_out_4.txt" {
+		t.Errorf("table path %q, want the table of base 3 and rank 1", got.TablePath)
+	}
+	if got.Rank != 1 || got.WorldSize != 3 || got.Stage != 1 || got.Worker != "stage-1" || got.Session != "s1" {
+		t.Errorf("identity %+v", got)
+	}
+	if !got.RecordShapes || !got.WithStack || !got.UseGzip || got.WithMemory || got.WithFLOPs {
+		t.Errorf("flags %+v", got)
+	}
+	if !slices.Equal(got.Activities, []string{"CPU"}) {
+		t.Errorf("activities %q, want CPU only on a CPU worker", got.Activities)
+	}
+}
+
+func TestWorkerWithoutTable(t *testing.T) {
+	b := newBench()
+	if err := b.Start(start(func(c *Config) { c.TorchProfilerDumpCUDATimeTotal = false })); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.configs[0].TablePath; got != "" {
+		t.Errorf("table path %q, want none", got)
+	}
+}
+
+func TestWorkerIgnoresRepeatedStartAndStop(t *testing.T) {
+	b := newBench()
+	if report, err := b.Stop(); err != nil || report.Session != "" {
+		t.Errorf("Stop without a session: %+v, %v", report, err)
+	}
+	b.step(t)
+	if len(b.calls) != 0 {
+		t.Errorf("steps without a session reached a recorder: %q", b.calls)
+	}
+	if err := b.Start(start(nil)); err != nil {
+		t.Fatal(err)
+	}
+	second := start(nil)
+	second.Session = "s2"
+	if err := b.Start(second); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Report().Session; got != "s1" {
+		t.Errorf("a second start replaced the session by %q", got)
+	}
+	for range 2 {
+		if _, err := b.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(b.calls, ", "); got != "start, stop" {
+		t.Errorf("recorder saw %q", got)
+	}
+	if _, err := b.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(second); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Report(); got.Session != "s2" || got.State != StateRecording {
+		t.Errorf("the session after the first: %+v", got)
+	}
+}
+
+func TestWorkerAllOrNone(t *testing.T) {
+	b := newBench()
+	b.fail = "start"
+	if err := b.Start(start(nil)); err == nil || !strings.Contains(err.Error(), "no profiler here") {
+		t.Errorf("got %v, want the recorder's error", err)
+	}
+	if b.IsRunning() {
+		t.Error("active after a failed start")
+	}
+	if got := b.Report(); got.State != StateFailed || got.Error == "" || got.Active {
+		t.Errorf("report of the failed start: %+v", got)
+	}
+	b.fail = ""
+	if err := b.Start(start(nil)); err != nil {
+		t.Errorf("start after a failed one: %v", err)
+	}
+}
+
+func TestWorkerRefusesAConfigWithoutProfiler(t *testing.T) {
+	if err := newBench().Start(Start{Config: Default()}); !errors.Is(err, ErrNotEnabled) {
+		t.Errorf("got %v, want ErrNotEnabled", err)
+	}
+}
+
+func TestWorkerFailuresEndTheSession(t *testing.T) {
+	tests := []struct {
+		fail string
+		want string
+	}{
+		{"begin", "begin profiler step: broken begin"},
+		{"end", "end profiler step: broken end"},
+		{"stop", "stop recording session s1 in stage-1: broken stop"},
+		{"finish", "write profile: disk full"},
+	}
+	for _, test := range tests {
+		t.Run(test.fail, func(t *testing.T) {
+			b := newBench()
+			b.fail = test.fail
+			if err := b.Start(start(nil)); err != nil {
+				t.Fatal(err)
+			}
+			_ = b.StepBegin()
+			_ = b.StepEnd()
+			_, _ = b.Stop()
+			report, err := b.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.State != StateFailed || !strings.Contains(report.Error, test.want) || report.Active {
+				t.Errorf("got %s, active %v, %q; want %q", report.State, report.Active, report.Error, test.want)
+			}
+			b.fail = ""
+			if err := b.Start(start(nil)); err != nil {
+				t.Errorf("start after the failure: %v", err)
+			}
+		})
+	}
+}
+
+func TestWorkerMaxSeconds(t *testing.T) {
+	limited := func(c *Config) { c.MaxSeconds = 2 }
+	t.Run("ends an idle worker", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench()
+			if b.Timer() != nil {
+				t.Error("there is a timer without a session")
+			}
+			if err := b.Start(start(limited)); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			<-b.Timer()
+			if got := time.Since(began); got != 2*time.Second {
+				t.Errorf("the timer took %v", got)
+			}
+			if err := b.Expire(); err != nil {
+				t.Fatal(err)
+			}
+			report, err := b.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Ended != EndMaxSeconds || report.State != StateDone || !report.Active {
+				t.Errorf("got %+v", report)
+			}
+			if b.Timer() != nil {
+				t.Error("the timer is still there")
+			}
+		})
+	})
+	t.Run("ends a busy worker between steps", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench()
+			if err := b.Start(start(limited)); err != nil {
+				t.Fatal(err)
+			}
+			b.step(t)
+			time.Sleep(3 * time.Second)
+			b.step(t)
+			b.step(t)
+			if got := strings.Join(b.calls, ", "); got != "start, begin 0, end, stop" {
+				t.Errorf("recorder saw %q", got)
+			}
+		})
+	})
+}
+
+func TestWorkerShutdownStopsAndWaits(t *testing.T) {
+	b := newBench()
+	b.release = make(chan struct{})
+	if err := b.Start(start(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.StepBegin(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := b.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the deadline while the files are being written", err)
+	}
+	if got := b.Report().State; got != StateWriting {
+		t.Errorf("got state %s", got)
+	}
+	close(b.release)
+	report, err := b.Shutdown(t.Context())
+	if err != nil || report.State != StateDone || report.Ended != EndShutdown {
+		t.Errorf("got %+v, %v", report, err)
+	}
+	if got := strings.Join(b.calls, ", "); got != "start, begin 0, end, stop" {
+		t.Errorf("recorder saw %q, want the open step closed", got)
+	}
+}
+
+func TestWorkerSessionsOverlapOnlyByOne(t *testing.T) {
+	b := newBench()
+	b.release = make(chan struct{})
+	begin := func(session string) error {
+		s := start(nil)
+		s.Session = session
+		return b.Start(s)
+	}
+	for _, session := range []string{"s1", "s2"} {
+		if err := begin(session); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := begin("s3"); err == nil {
+		t.Error("a third session began while the files of two were waiting")
+	}
+	close(b.release)
+	for _, session := range []string{"s1", "s2"} {
+		report, err := b.WaitSession(t.Context(), session)
+		if err != nil || report.Session != session || report.State != StateDone {
+			t.Errorf("session %s: %+v, %v", session, report, err)
+		}
+	}
+	if _, err := b.WaitSession(t.Context(), "s9"); err == nil {
+		t.Error("waiting for an unknown session succeeded")
+	}
+	if err := begin("s3"); err != nil {
+		t.Errorf("a session after all files are complete: %v", err)
+	}
+}
