@@ -29,7 +29,8 @@ type Config struct {
 	Limits Limits
 	// Log receives what happens to workers; nil for nothing.
 	Log *slog.Logger
-	// Progress is called while the stages load, by one goroutine at a time; nil for nothing.
+	// Progress is called while the stages load, by one goroutine at a time, also when a worker is started again; nil for
+	// nothing.
 	Progress func(Progress)
 }
 

@@ -163,7 +163,7 @@ func TestStreamGivesPiecesInOrderAndTheResponseLast(t *testing.T) {
 func TestSlowReaderHoldsUpItsOwnRequestOnly(t *testing.T) {
 	o := pipelinetest.Open(t, pipelinetest.Config(t, nil))
 	events := 0
-	for e, err := range o.Stream(t.Context(), pipeline.Request{Prompt: "slow", MaxTokens: 2000}) {
+	for e, err := range o.Stream(t.Context(), pipeline.Request{Prompt: "slow", MaxTokens: 600}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +178,7 @@ func TestSlowReaderHoldsUpItsOwnRequestOnly(t *testing.T) {
 			}
 		}
 		if e.Kind == pipeline.EventDone {
-			check(t, e.Response, "slow", 2000)
+			check(t, e.Response, "slow", 600)
 		}
 	}
 }

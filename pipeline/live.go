@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/omni-run/omni/pipeline/message"
-	"github.com/omni-run/omni/pipeline/transport"
 )
 
 // live is one life of a stage's worker: a process, its connection and what runs in it. Everybody who waits for a worker
@@ -77,6 +76,10 @@ func (l *live) watch() {
 	select {
 	case <-l.process.exited:
 	case <-l.received:
+		if !errors.Is(l.recvErr, io.EOF) {
+			l.process.signal(syscall.SIGKILL) // it talks nonsense
+			reason = l.recvErr
+		}
 	case reason = <-l.condemned:
 		l.process.signal(syscall.SIGKILL)
 	}
@@ -106,8 +109,8 @@ func (l *live) watch() {
 	close(l.dead)
 }
 
-// describe makes the error of the worker's end: the reason that is given, else what the worker said itself, else what it
-// sent that was wrong, else how it ended; lingered says that it had to be killed for not ending with its connection.
+// describe makes the error of the worker's end: the reason that is given, else what the worker said itself, else how it
+// ended; lingered says that it had to be killed for not ending with its connection.
 func (l *live) describe(reason error, lingered bool) *StageError {
 	e := &StageError{Stage: l.stage.id, Name: l.stage.name, Code: message.Internal, LastWords: l.process.tail.words()}
 	l.mu.Lock()
@@ -120,8 +123,6 @@ func (l *live) describe(reason error, lingered bool) *StageError {
 		e.Code, e.Cause, e.LastWords = fault.Code, fault, ""
 	case fault != nil:
 		e.Code, e.Cause = fault.Code, fmt.Errorf("%w: %w", ErrWorkerDied, fault)
-	case !errors.Is(l.recvErr, io.EOF) && !errors.Is(l.recvErr, transport.ErrClosed):
-		e.Cause = fmt.Errorf("%w: %w", ErrWorkerDied, l.recvErr)
 	case lingered:
 		e.Cause = fmt.Errorf("%w: it closed its connection and went on", ErrWorkerDied)
 	default:
@@ -282,9 +283,17 @@ func (l *live) ping(ctx context.Context) error {
 	return nil
 }
 
-// stop ends the worker: asked, then told, then killed. The error says that it did not go by itself.
+// stop ends the worker: asked, then told, then killed. The error says that it did not go by itself. One that was never
+// ready has nothing to end properly and is killed.
 func (l *live) stop() error {
 	limits := &l.stage.limits
+	if !l.served.Load() {
+		l.condemn(errors.New("it is not wanted any more"))
+		if l.deadWithin(limits.Kill) {
+			return nil
+		}
+		return l.undead()
+	}
 	drain := limits.Drain
 	if l.profiled.Load() {
 		drain = limits.ProfileDrain
@@ -309,9 +318,14 @@ func (l *live) stop() error {
 	if l.deadWithin(limits.Kill) {
 		return l.cause
 	}
+	return l.undead()
+}
+
+// undead is the error of a process that the kernel does not end.
+func (l *live) undead() error {
 	return &StageError{
 		Stage: l.stage.id, Name: l.stage.name, Code: message.Internal,
-		Cause: fmt.Errorf("process %d is still there %v after SIGKILL", l.process.cmd.Process.Pid, limits.Kill),
+		Cause: fmt.Errorf("process %d is still there %v after SIGKILL", l.process.cmd.Process.Pid, l.stage.limits.Kill),
 	}
 }
 

@@ -174,8 +174,9 @@ func (s *stage) serve(l *live, r *message.Ready) error {
 	if err := json.Unmarshal(r.Info, &info); err != nil {
 		return fmt.Errorf("its engine describes itself as %.200s: %w", r.Info, err)
 	}
-	s.set(func() { s.state, s.live, s.failure, s.failed, s.info = StageReady, l, nil, false, info })
+	// Reported first, so that nothing is when Open has returned.
 	s.report(Progress{Stage: s.id, Name: s.name, Done: info.WeightBytes, Total: info.WeightBytes, Ready: true})
+	s.set(func() { s.state, s.live, s.failure, s.failed, s.info = StageReady, l, nil, false, info })
 	return nil
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -76,7 +77,7 @@ func (l *loop) receive(ctx context.Context, conn transport.Conn) {
 		m, err := conn.Recv()
 		if err != nil {
 			l.inbox.fail(err)
-			if l.options.Lost != nil {
+			if l.options.Lost != nil && !errors.Is(err, transport.ErrClosed) {
 				l.options.Lost(err)
 			}
 			return

@@ -21,6 +21,7 @@ func (l *loop) profileStart(ctx context.Context, m *message.ProfileStart) error 
 func (l *loop) profileStop(ctx context.Context, m *message.ProfileStop) error {
 	p := l.profiler.Load()
 	report, err := p.Stop()
+	session := report.Session
 	if err != nil || !m.Wait {
 		reply := &message.ProfileReply{ID: m.ID, Report: report}
 		if err != nil {
@@ -29,7 +30,7 @@ func (l *loop) profileStop(ctx context.Context, m *message.ProfileStop) error {
 		return l.conn.Send(ctx, reply)
 	}
 	l.replies.Go(func() {
-		report, err := p.Wait(ctx)
+		report, err := p.WaitSession(ctx, session)
 		if err != nil {
 			return // the worker ends, nobody waits
 		}
