@@ -1,27 +1,18 @@
 package prompt
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/nikolalohinski/gonja/v2/builtins"
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
 	"github.com/nikolalohinski/gonja/v2/loaders"
 
 	"github.com/omni-run/omni/pipeline/checkpoint"
-)
-
-// Limits of one rendering: templates come from downloaded files and are not trusted to end.
-const (
-	maxRendered = 64 << 20 // bytes
-	maxRange    = 100_000  // what Jinja's sandbox allows too
 )
 
 // Template is a chat template. It is safe for concurrent use.
@@ -114,18 +105,21 @@ func NewTemplate(source, text string, globals map[string]any) (t *Template, err 
 			t, err = nil, fmt.Errorf("%s: chat template cannot be compiled: %v", source, fault)
 		}
 	}()
+	fault := func(err error) error { return fmt.Errorf("%s: chat template cannot be compiled: %w", source, err) }
+	spaced, err := controlSpace(text)
+	if err != nil {
+		return nil, fault(err)
+	}
+	env, err := environment()
+	if err != nil {
+		return nil, fault(err)
+	}
 	settings := config.New()
-	settings.TrimBlocks, settings.LeftStripBlocks = true, true
-	compiled, err := exec.NewTemplate(rootName, settings, sealedLoader{text: text}, &exec.Environment{
-		Context:           exec.EmptyContext().Update(builtins.GlobalFunctions).Update(templateFunctions()),
-		Filters:           builtins.Filters,
-		Tests:             builtins.Tests,
-		ControlStructures: builtins.ControlStructures,
-		Methods:           builtins.Methods,
-	})
+	settings.KeepTrailingNewline = true
+	compiled, err := exec.NewTemplate(rootName, settings, sealedLoader{text: spaced}, env)
 	if err != nil {
 		// gonja's message begins with the whole template.
-		return nil, fmt.Errorf("%s: chat template cannot be compiled: %s", source, strings.ReplaceAll(err.Error(), text, "..."))
+		return nil, fault(errors.New(strings.ReplaceAll(err.Error(), spaced, "...")))
 	}
 	return &Template{source: source, globals: globals, compiled: compiled}, nil
 }
@@ -141,21 +135,26 @@ func (t *Template) Render(messages []Message, addGenerationPrompt bool) (text st
 	for i, m := range messages {
 		list[i] = m.forTemplate()
 	}
+	var raised error // by the template itself; gonja's error keeps only its text
 	variables := map[string]any{
 		"messages":              list,
 		"add_generation_prompt": addGenerationPrompt,
 		"tools":                 nil,
 		"documents":             nil,
+		"range":                 boundedRange(),
+		"raise_exception": func(message string) (string, error) {
+			raised = errors.New(message)
+			return "", raised
+		},
 	}
 	for name, value := range t.globals {
 		variables[name] = value
 	}
-	out := &limitedBuffer{left: maxRendered}
+	out := &strings.Builder{}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.compiled.Execute(out, exec.NewContext(variables)); err != nil {
-		var raised *raisedError
-		if errors.As(err, &raised) {
+		if raised != nil {
 			return "", fmt.Errorf("%s: chat template refuses the conversation: %w", t.source, raised)
 		}
 		return "", fmt.Errorf("%s: chat template: %w", t.source, err)
@@ -173,46 +172,6 @@ func (m Message) forTemplate() map[string]any {
 		parts[i] = map[string]any(p)
 	}
 	return map[string]any{"role": m.Role, "content": parts}
-}
-
-// raisedError is what a template's raise_exception says.
-type raisedError struct{ message string }
-
-func (e *raisedError) Error() string { return e.message }
-
-// templateFunctions are what transformers adds to Jinja.
-func templateFunctions() *exec.Context {
-	return exec.NewContext(map[string]any{
-		"raise_exception": func(message string) (string, error) { return "", &raisedError{message} },
-		"strftime_now":    func(format string) (string, error) { return strftime(time.Now(), format) },
-		"range":           boundedRange,
-	})
-}
-
-// boundedRange is Python's range with a limit. (gonja's own one leaves a goroutine behind when a loop is left early.)
-func boundedRange(args ...int) ([]int, error) {
-	start, stop, step := 0, 0, 1
-	switch len(args) {
-	case 1:
-		stop = args[0]
-	case 2:
-		start, stop = args[0], args[1]
-	case 3:
-		start, stop, step = args[0], args[1], args[2]
-	default:
-		return nil, fmt.Errorf("range takes 1 to 3 numbers, got %d", len(args))
-	}
-	if step == 0 {
-		return nil, errors.New("range: the step is 0")
-	}
-	var out []int
-	for i := start; (step > 0 && i < stop) || (step < 0 && i > stop); i += step {
-		if len(out) == maxRange {
-			return nil, fmt.Errorf("range: more than %d numbers", maxRange)
-		}
-		out = append(out, i)
-	}
-	return out, nil
 }
 
 const rootName = "/chat_template"
@@ -233,18 +192,3 @@ func (l sealedLoader) Resolve(path string) (string, error) { return path, nil }
 
 // Inherit implements loaders.Loader.
 func (l sealedLoader) Inherit(string) (loaders.Loader, error) { return l, nil }
-
-// limitedBuffer refuses to grow without end.
-type limitedBuffer struct {
-	bytes.Buffer
-	left int
-}
-
-// Write implements io.Writer.
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if len(p) > b.left {
-		return 0, fmt.Errorf("the rendered prompt is longer than %d bytes", maxRendered)
-	}
-	b.left -= len(p)
-	return b.Buffer.Write(p)
-}
