@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "nn/ada_norm.h"
+#include "nn/dense.h"
 #include "profiler/scope.h"
 
 namespace omni::qwen2_5_omni {
@@ -68,8 +69,9 @@ void Dit::Linear::bind(const WeightPath& path, int64_t in, int64_t out) {
   path.bind(bias, "bias", {out});
 }
 
-at::Tensor Dit::Linear::forward(const at::Tensor& x) const {
-  return at::linear(x, weight, bias);
+
+at::Tensor Dit::Linear::forward(const at::Tensor& x, DenseActivation activation) const {
+  return dense(x, weight, bias, activation);
 }
 
 Dit::Dit(const DitConfig& config, const WeightPath& path)
@@ -189,8 +191,7 @@ at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition, cons
     const Scope layer_scope(layer.name);
     const at::Tensor attended = attention(layer, normed, condition);
     normed = gated_add_ada_layer_norm(h, attended, m[2], m[4], m[3], kNormEps);
-    at::Tensor inner = layer.ff_in.forward(normed);
-    const at::Tensor fed = layer.ff_out.forward(at::gelu_(inner, "tanh"));
+    const at::Tensor fed = layer.ff_out.forward(layer.ff_in.forward(normed, DenseActivation::kGeluTanh));
     const at::Tensor gate = m[5];
     if (i + 1 < layers_.size()) {
       m = first(i + 1);

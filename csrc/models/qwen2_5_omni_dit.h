@@ -12,6 +12,7 @@
 
 #include "models/qwen2_5_omni_ecapa.h"
 #include "nn/block_attention.h"
+#include "nn/dense.h"
 #include "runtime/config.h"
 #include "runtime/weights.h"
 
@@ -81,7 +82,7 @@ class Dit {
     at::Tensor weight;  // [out, in]
     at::Tensor bias;
     void bind(const WeightPath& path, int64_t in, int64_t out);
-    at::Tensor forward(const at::Tensor& x) const;
+    at::Tensor forward(const at::Tensor& x, DenseActivation activation = DenseActivation::kNone) const;
   };
   struct Layer {
     std::string name;
