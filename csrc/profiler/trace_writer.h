@@ -38,8 +38,8 @@ struct HostEvent {
   uint64_t function_id = 0;  // RecordFunction's handle, 0 if it has none
   int64_t sequence = -1;     // autograd's number, -1 if there is none
   uint64_t forward_thread = 0;
-  std::string_view module;  // path of the innermost module that ran the op; may be empty
-  std::string_view inputs;  // more members of args as JSON text: "Input Dims": [...], ...; may be empty
+  std::string_view module = {};  // path of the innermost module that ran the op; may be empty
+  std::string_view inputs = {};  // more members of args as JSON text: "Input Dims": [...], ...; may be empty
 };
 
 // An allocation (bytes > 0) or release.
@@ -63,9 +63,9 @@ struct ActivityEvent {
   int64_t end_ns = 0;
   int64_t process = 0;
   int64_t thread = 0;
-  int lane = 0;           // see Lanes
-  bool device = false;    // runs on a device
-  std::string_view args;  // members of args as JSON text
+  int lane = 0;                // see Lanes
+  bool device = false;         // runs on a device
+  std::string_view args = {};  // members of args as JSON text
 };
 
 // Puts events that overlap without nesting on further tracks. Events of one track must come in order of their start,
