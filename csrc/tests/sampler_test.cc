@@ -1,0 +1,106 @@
+// The sampler against what transformers' generate() chooses (testdata/sampler_golden.py).
+#include "runtime/sampler.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <limits>
+
+#include "expect_error.h"
+
+namespace omni {
+namespace {
+
+SamplingParams parse(const nlohmann::json& params) {
+  return SamplingParams::parse(Config(&params, "sampling"));
+}
+
+TEST(Sampler, ChoosesWhatTheReferenceChooses) {
+  const nlohmann::json cases =
+      nlohmann::json::parse(std::ifstream(OMNI_SOURCE_DIR "/csrc/tests/testdata/sampler_golden.json"));
+  ASSERT_GE(cases.size(), 15u);
+  for (const auto& test : cases) {
+    SCOPED_TRACE(test.at("name").get<std::string>());
+    const SamplingParams params = parse(test.at("params"));
+    Rng logits_rng(test.at("logits_seed").get<uint64_t>());
+    Rng rng(test.at("seed").get<uint64_t>());
+    auto history = test.at("prompt").get<std::vector<int64_t>>();
+    std::vector<int64_t> tokens;
+    for (int64_t i = 0; i < params.max_tokens; ++i) {
+      at::Tensor logits = at::randn({test.at("vocabulary").get<int64_t>()}, logits_rng.generator()) * 3;
+      if (test.at("round").get<bool>()) logits = logits.round();
+      const at::Tensor before = logits.clone();
+      tokens.push_back(sample(logits, params, history, rng));
+      history.push_back(tokens.back());
+      ASSERT_TRUE(logits.equal(before)) << "the caller's logits were changed";
+    }
+    EXPECT_EQ(tokens, test.at("tokens").get<std::vector<int64_t>>());
+    std::vector<float> after{at::randn({1}, rng.generator()).item<float>()};
+    const at::Tensor uniform = at::rand({2}, rng.generator());
+    after.push_back(uniform[0].item<float>());
+    after.push_back(uniform[1].item<float>());
+    EXPECT_EQ(after, test.at("after").get<std::vector<float>>())
+        << "another number of draws than the reference";
+  }
+}
+
+TEST(Sampler, RefusesLogitsThatLeaveNothingToChoose) {
+  Rng rng(1);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const double temperature : {0.0, 1.0}) {
+    const SamplingParams params =
+        parse({{"temperature", temperature}, {"max_tokens", 1}, {"suppress_tokens", {0, 1}}});
+    expect_error([&] { sample(at::zeros({2}), params, {}, rng); }, OMNI_INTERNAL,
+                 {"no token can be chosen", "-inf"});
+    expect_error([&] { sample(at::tensor({0.f, 1.f, nan}), params, {}, rng); }, OMNI_INTERNAL, {"nan"});
+  }
+}
+
+TEST(SamplingParams, ReadsAllKeys) {
+  const SamplingParams params = parse({{"temperature", 0.5},
+                                       {"top_p", 0.25},
+                                       {"top_k", 9},
+                                       {"max_tokens", 11},
+                                       {"repetition_penalty", 1.5},
+                                       {"stop_token_ids", {4, 5}},
+                                       {"suppress_tokens", {6}}});
+  EXPECT_EQ(params.temperature, 0.5);
+  EXPECT_EQ(params.top_p, 0.25);
+  EXPECT_EQ(params.top_k, 9);
+  EXPECT_EQ(params.max_tokens, 11);
+  EXPECT_EQ(params.repetition_penalty, 1.5);
+  EXPECT_EQ(params.suppress_tokens, std::vector<int64_t>{6});
+  EXPECT_FALSE(params.greedy());
+  EXPECT_TRUE(params.stops_at(5));
+  EXPECT_FALSE(params.stops_at(6));
+  EXPECT_TRUE(parse({{"max_tokens", 1}}).greedy());
+}
+
+TEST(SamplingParams, RefusesValuesOutOfRange) {
+  const struct {
+    nlohmann::json params;
+    std::string part;
+  } cases[] = {
+      {{{"temperature", 1}}, "\"max_tokens\" is missing"},
+      {{{"max_tokens", 0}}, "\"max_tokens\": expected an integer > 0, found 0"},
+      {{{"max_tokens", 1}, {"temperature", -0.1}}, "\"temperature\": expected a number >= 0, found -0.1"},
+      {{{"max_tokens", 1}, {"temperature", "hot"}},
+       "\"temperature\": expected a finite number, found \"hot\""},
+      {{{"max_tokens", 1}, {"top_p", 1.1}}, "\"top_p\": expected a number from 0 to 1, found 1.1"},
+      {{{"max_tokens", 1}, {"top_p", -1}}, "\"top_p\""},
+      {{{"max_tokens", 1}, {"top_k", -2}}, "\"top_k\": expected an integer >= -1, found -2"},
+      {{{"max_tokens", 1}, {"top_k", 1.5}}, "\"top_k\""},
+      {{{"max_tokens", 1}, {"repetition_penalty", 0}},
+       "\"repetition_penalty\": expected a number > 0, found 0"},
+      {{{"max_tokens", 1}, {"stop_token_ids", 3}},
+       "\"stop_token_ids\": expected a list of integers, found 3"},
+      {{{"max_tokens", 1}, {"seed", 3}}, "unknown key \"seed\""},
+  };
+  for (const auto& test : cases) {
+    expect_error([&] { parse(test.params); }, OMNI_INVALID_ARGUMENT, {test.part, "sampling: "});
+  }
+}
+
+}  // namespace
+}  // namespace omni
