@@ -62,6 +62,7 @@ func runWorker() error {
 type Backend struct {
 	scripts map[string]Script
 	socket  int
+	faults  *faults // of the engine that is open
 }
 
 // NewBackend returns a Backend for a worker loop inside the test process; scripts are by the engine's name. Faults
@@ -90,11 +91,11 @@ func (b *Backend) OpenEngine(config json.RawMessage) (worker.Engine, error) {
 		return nil, message.Errorf(message.NotFound, "unknown model %q", c.Model)
 	}
 	script := b.scripts[c.Model]
-	f := &faults{list: script.Faults, seen: map[Point]int{}, socket: b.socket}
-	if err := f.at(AtOpen); err != nil {
+	b.faults = &faults{list: script.Faults, seen: map[Point]int{}, socket: b.socket}
+	if err := b.faults.at(AtOpen); err != nil {
 		return nil, err
 	}
-	return &engine{model: c.Model, script: script, faults: f, sequences: map[uint64]*sequence{}}, nil
+	return &engine{model: c.Model, script: script, faults: b.faults, sequences: map[uint64]*sequence{}}, nil
 }
 
 // StartRecorder implements worker.Backend: it records the numbers of the steps.
@@ -103,12 +104,8 @@ func (b *Backend) StartRecorder(config json.RawMessage) (profiler.Recorder, erro
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, err
 	}
-	for _, script := range b.scripts {
-		for _, fault := range script.Faults {
-			if fault.At == AtProfile {
-				return nil, message.Errorf(message.Internal, "scripted error at profile")
-			}
-		}
+	if err := b.faults.at(AtProfile); err != nil {
+		return nil, err
 	}
 	return &recorder{config: c}, nil
 }

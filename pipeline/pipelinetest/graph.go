@@ -20,17 +20,26 @@ const (
 	StageCode2Wav = 2
 )
 
-// Config returns a configuration whose workers are the running test binary, behaving as scripts say by the name of
-// their engine, with limits short enough for tests.
+// Config is NewConfig for a test.
 func Config(tb testing.TB, scripts map[string]Script) pipeline.Config {
 	tb.Helper()
-	text, err := json.Marshal(scripts)
+	cfg, err := NewConfig(scripts)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return cfg
+}
+
+// NewConfig returns a configuration whose workers are the running test binary, behaving as scripts say by the name of
+// their engine, with limits short enough for tests.
+func NewConfig(scripts map[string]Script) (pipeline.Config, error) {
+	text, err := json.Marshal(scripts)
+	if err != nil {
+		return pipeline.Config{}, err
+	}
 	self, err := os.Executable()
 	if err != nil {
-		tb.Fatal(err)
+		return pipeline.Config{}, err
 	}
 	return pipeline.Config{
 		WorkerPath: self,
@@ -39,7 +48,7 @@ func Config(tb testing.TB, scripts map[string]Script) pipeline.Config {
 		Limits: pipeline.Limits{
 			Drain: 5 * time.Second, Terminate: 200 * time.Millisecond, Backoff: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
 		},
-	}
+	}, nil
 }
 
 // Graph returns a speaking model of three stages.

@@ -58,6 +58,14 @@ func (b *inbox) take() ([]received, error) {
 	return queue, b.err
 }
 
+// putBack returns what was taken and is not yet due.
+func (b *inbox) putBack(rest []received) {
+	b.mu.Lock()
+	b.queue = append(rest, b.queue...)
+	b.mu.Unlock()
+	b.signal()
+}
+
 // pending reports whether the connection has ended or the parent wants the worker to stop.
 func (b *inbox) pending() (stop bool, err error) {
 	b.mu.Lock()

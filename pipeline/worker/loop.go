@@ -91,7 +91,11 @@ func (l *loop) start(ctx context.Context, backend Backend) error {
 	for l.open == nil {
 		<-l.inbox.wake
 		queue, err := l.inbox.take()
-		for _, r := range queue {
+		for i, r := range queue {
+			if l.open != nil {
+				l.inbox.putBack(queue[i:])
+				break
+			}
 			switch m := r.message.(type) {
 			case *message.Open:
 				l.open = m

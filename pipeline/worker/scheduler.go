@@ -8,8 +8,9 @@ import (
 // scheduler chooses the sequences of each step.
 type scheduler struct {
 	maxBatch int
-	prefill  int // prompt tokens of one step
-	turn     uint64
+	prefill  int    // prompt tokens of one step
+	turn     uint64 // counts sequences stepped
+	tookNew  bool   // the last batch had a new sequence
 }
 
 // pick returns the batch of the next step, nil if no sequence is ready. Sequences that run come first, those that have
@@ -35,12 +36,11 @@ func (s *scheduler) pick(sequences map[uint64]*sequence) []*sequence {
 	if len(fresh) > 0 && room > 1 {
 		room--
 	}
-	if s.maxBatch == 1 && len(fresh) > 0 && len(running) > 0 {
-		// With one place there is no room for both: take turns.
-		if running[0].turn == s.turn {
-			running = nil
-		} else {
+	if s.maxBatch == 1 && len(fresh) > 0 && len(running) > 0 { // no room for both: take turns
+		if s.tookNew {
 			fresh = nil
+		} else {
+			running = nil
 		}
 	}
 	batch := running[:min(len(running), room)]
@@ -52,11 +52,10 @@ func (s *scheduler) pick(sequences map[uint64]*sequence) []*sequence {
 		tokens += q.cost
 		batch = append(batch, q)
 	}
-	if len(batch) > 0 {
+	for _, q := range batch {
 		s.turn++
-		for _, q := range batch {
-			q.turn = s.turn
-		}
+		q.turn = s.turn
 	}
+	s.tookNew = len(batch) > 0 && !batch[len(batch)-1].started
 	return batch
 }

@@ -28,7 +28,7 @@ type sequence struct {
 
 	phase phase
 	since time.Time // of the phase
-	turn  uint64    // of the step that it was last in, for fairness
+	turn  uint64    // when it was last stepped, as the scheduler counts, for fairness
 }
 
 // enter books the time of the phase that ends and begins another.

@@ -1,0 +1,256 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
+	"github.com/omni-run/omni/profiler"
+)
+
+// profiled opens a pipeline that can be profiled.
+func profiled(t *testing.T, scripts map[string]pipelinetest.Script, change func(*profiler.Config)) *pipeline.Omni {
+	t.Helper()
+	cfg := pipelinetest.Config(t, scripts)
+	cfg.Profiler = profiler.FromDir(t.TempDir())
+	if change != nil {
+		change(&cfg.Profiler)
+	}
+	return pipelinetest.Open(t, cfg)
+}
+
+func TestProfileOfAllStages(t *testing.T) {
+	o := profiled(t, nil, nil)
+	started, err := o.StartProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if started.Session != "s1" || !started.Active || len(started.Workers) != 3 {
+		t.Errorf("got %+v", started)
+	}
+	for _, w := range started.Workers {
+		if w.State != profiler.StateRecording {
+			t.Errorf("stage %d is %s, want recording", w.Stage, w.State)
+		}
+	}
+	if _, err := o.Generate(t.Context(), pipeline.Request{Prompt: "hello", MaxTokens: 10}); err != nil {
+		t.Fatal(err)
+	}
+	status, err := o.ProfileStatus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !status.Active || status.Workers[0].Steps != 10 {
+		t.Errorf("got %+v, want 10 steps of the thinker", status.Workers[0])
+	}
+	stopped, err := o.StopProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stopped.Active || len(stopped.Files) != 6 {
+		t.Fatalf("got %+v, want six files", stopped)
+	}
+	seen := map[string]bool{}
+	for _, f := range stopped.Files {
+		info, err := os.Stat(f.Path)
+		if err != nil || info.Size() != f.Bytes || seen[f.Path] {
+			t.Errorf("file %+v: %v", f, err)
+		}
+		seen[f.Path] = true
+		if f.Rank != f.Stage || (f.Kind != "trace" && f.Kind != "table") || f.Events == 0 {
+			t.Errorf("file %+v", f)
+		}
+	}
+	// code2wav is stepped only when its input is complete, so its steps are those of its work.
+	if w := stopped.Workers[2]; w.Steps != 4 {
+		t.Errorf("got %d steps of code2wav, want 4", w.Steps)
+	}
+	again, err := o.StartProfile([]int{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Session != "s2" || len(again.Workers) != 1 || again.Workers[0].Worker != "stage-1" {
+		t.Errorf("got %+v", again)
+	}
+}
+
+func TestProfileRequestsThatAreRefused(t *testing.T) {
+	o := profiled(t, nil, nil)
+	if _, err := o.StopProfile(nil); !errors.Is(err, pipeline.ErrNoProfile) {
+		t.Errorf("stop without a session: got %v", err)
+	}
+	if _, err := o.StartProfile([]int{0, 7}); !errors.Is(err, pipeline.ErrUnknownStage) || !strings.Contains(err.Error(), "[7]; this pipeline runs [0 1 2]") {
+		t.Errorf("start of stage 7: got %v", err)
+	}
+	if _, err := o.StartProfile([]int{0, 2}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.StartProfile([]int{1}); !errors.Is(err, pipeline.ErrProfileActive) || !strings.Contains(err.Error(), "session s1 in stages [0 2]") {
+		t.Errorf("second start: got %v", err)
+	}
+	if _, err := o.StopProfile([]int{1}); !errors.Is(err, pipeline.ErrNoProfile) || !strings.Contains(err.Error(), "stage 1") {
+		t.Errorf("stop of a stage that is not in the session: got %v", err)
+	}
+	first, err := o.StopProfile([]int{2})
+	if err != nil || !first.Active {
+		t.Errorf("stop of stage 2: got %+v, %v, want a session that goes on", first, err)
+	}
+	last, err := o.StopProfile(nil)
+	if err != nil || last.Active || len(last.Files) != 4 {
+		t.Errorf("stop of the rest: got %+v, %v", last, err)
+	}
+	unconfigured := pipelinetest.Open(t, pipelinetest.Config(t, nil))
+	if _, err := unconfigured.StartProfile(nil); !errors.Is(err, profiler.ErrNotEnabled) {
+		t.Errorf("start without a configuration: got %v", err)
+	}
+}
+
+// Profile control does not wait for what the stages are doing, nor for what is queued for them.
+func TestProfileControlIsNotDelayedByRequests(t *testing.T) {
+	o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 5 * time.Millisecond}}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan struct{})
+	for range 12 {
+		go func() {
+			_, _ = o.Generate(ctx, pipeline.Request{Prompt: "busy", MaxTokens: 1 << 30}) // cancelled below
+			ended <- struct{}{}
+		}()
+	}
+	time.Sleep(50 * time.Millisecond) // any state of the requests is fair
+	began := time.Now()
+	if _, err := o.StartProfile(nil); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("the start took %v", took)
+	}
+	began = time.Now()
+	if _, err := o.StopProfile(nil); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("the stop took %v", took)
+	}
+	cancel()
+	for range 12 {
+		<-ended
+	}
+}
+
+func TestProfileStatusOfAWorkerInsideALongStep(t *testing.T) {
+	o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtDecode, Do: pipelinetest.Hang}}}}, nil)
+	if _, err := o.StartProfile([]int{0}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := o.Generate(ctx, pipeline.Request{Prompt: "hang"}); err == nil {
+		t.Error("a request ended in a worker that hangs")
+	}
+	status, err := o.ProfileStatus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := status.Workers[0]; w.State != profiler.StateRecording || w.Error != "" {
+		t.Errorf("got %+v, want a worker that records", w)
+	}
+	syscall.Kill(o.Stages()[0].PID, syscall.SIGKILL)
+}
+
+func TestDeathOfAProfiledWorkerIsInTheReport(t *testing.T) {
+	o := profiled(t, nil, nil)
+	if _, err := o.StartProfile(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(o.Stages()[1].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Generate(t.Context(), pipeline.Request{Prompt: "hello"}); err != nil { // after the restart
+		t.Fatal(err)
+	}
+	report, err := o.StopProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := report.Workers[1]; w.State != profiler.StateFailed || !strings.Contains(w.Error, "killed by signal 9") || w.Stage != 1 {
+		t.Errorf("got %+v, want the death", w)
+	}
+	if len(report.Files) != 4 {
+		t.Errorf("got %d files, want those of the two others", len(report.Files))
+	}
+}
+
+func TestProfileStartsInAllOrNone(t *testing.T) {
+	o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Talker: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtProfile, Do: pipelinetest.Error}}}}, nil)
+	_, err := o.StartProfile(nil)
+	var stage *pipeline.StageError
+	if !errors.As(err, &stage) || stage.Stage != 1 || stage.Code != message.InvalidArgument || !strings.Contains(err.Error(), "scripted error at profile") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := o.StopProfile(nil); !errors.Is(err, pipeline.ErrNoProfile) {
+		t.Errorf("stop: got %v, want no session", err)
+	}
+	if _, err := o.StartProfile([]int{0, 2}); err != nil { // the others are free
+		t.Error(err)
+	}
+}
+
+func TestCloseWritesTheFilesOfAnActiveProfile(t *testing.T) {
+	dir := t.TempDir()
+	o := profiled(t, nil, func(c *profiler.Config) { c.TorchProfilerDir = dir })
+	if _, err := o.StartProfile(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 6 {
+		t.Errorf("got %v (%v), want six files", files, err)
+	}
+}
+
+func TestStagesHaveTheirOwnProfilerConfig(t *testing.T) {
+	cfg := pipelinetest.Config(t, nil)
+	graph := pipelinetest.Graph()
+	dir := t.TempDir()
+	graph.Config.Stages[1].Profiler = map[string]any{"profiler": "torch", "torch_profiler_dir": dir, "torch_profiler_use_gzip": false}
+	o, err := pipeline.OpenGraph(t.Context(), cfg, graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	started, err := o.StartProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(started.Workers) != 1 || started.Workers[0].Stage != 1 {
+		t.Errorf("got %+v, want stage 1 alone", started.Workers)
+	}
+	report, err := o.StopProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Files) != 2 || filepath.Dir(report.Files[0].Path) != dir {
+		t.Errorf("got %+v", report.Files)
+	}
+	if _, err := o.StartProfile([]int{0}); !errors.Is(err, profiler.ErrNotEnabled) {
+		t.Errorf("start of a stage without a configuration: got %v", err)
+	}
+	graph.Config.Stages[1].Profiler = map[string]any{"profiler": "torch", "torch_profiler_dirr": dir}
+	if o, err := pipeline.OpenGraph(t.Context(), cfg, graph); err == nil || !strings.Contains(err.Error(), "stage 1: profiler_config") {
+		if err == nil {
+			o.Close()
+		}
+		t.Errorf("an unknown setting: got %v", err)
+	}
+}
