@@ -7,9 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// longTexts are inputs of about a megabyte that a careless implementation takes minutes for.
-func longTexts() map[string]string {
-	const size = 1 << 20
+// longTexts are inputs of about size bytes. At a megabyte a careless implementation takes minutes for most of them.
+func longTexts(size int) map[string]string {
 	fill := func(unit string) string { return strings.Repeat(unit, size/len(unit)) }
 	return map[string]string{
 		"prose":       fill("The quick brown fox jumps over the lazy dog, 42 times; don't ask why.\n"),
@@ -21,7 +20,7 @@ func longTexts() map[string]string {
 		"punctuation": fill("!?.,"),
 		"Chinese":     fill("你好世界"),
 		"emoji":       fill("😀👩‍👩‍👧"),
-		"marks":       "e" + fill("\u0301"),
+		"marks":       "\u00e9" + fill("\u0301"),
 		"added":       fill("<|im_start|>x<|im_end|>"),
 		"near added":  fill("<|im_star"),
 	}
@@ -29,7 +28,7 @@ func longTexts() map[string]string {
 
 func BenchmarkEncode(b *testing.B) {
 	tok := small(b)
-	for name, text := range longTexts() {
+	for name, text := range longTexts(1 << 20) {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {
@@ -42,7 +41,7 @@ func BenchmarkEncode(b *testing.B) {
 
 func BenchmarkDecode(b *testing.B) {
 	tok := small(b)
-	ids, err := tok.Encode(longTexts()["prose"])
+	ids, err := tok.Encode(longTexts(1 << 20)["prose"])
 	require.NoError(b, err)
 	for b.Loop() {
 		tok.Decode(ids, true)
