@@ -7,8 +7,13 @@ import (
 	"github.com/omni-run/omni/pipeline/message"
 )
 
-// ErrClosed is returned by a connection that this side has closed.
-var ErrClosed = errors.New("the connection is closed")
+// Sentinels of a connection's end.
+var (
+	// ErrClosed is returned when this side has closed the connection.
+	ErrClosed = errors.New("the connection is closed")
+	// ErrBroken is in the chain of what Send and Flush return when the other side has gone.
+	ErrBroken = errors.New("the connection is broken")
+)
 
 // Conn is a two-way stream of messages between one pipeline and one worker.
 //

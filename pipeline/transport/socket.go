@@ -202,7 +202,7 @@ func (s *Socket) write() {
 		}
 		if err := s.put(o); err != nil {
 			s.mu.Lock()
-			s.fail = err
+			s.fail = fmt.Errorf("%w: %w", ErrBroken, err)
 			s.mu.Unlock()
 			return
 		}

@@ -189,7 +189,10 @@ func (l *loop) idle() {
 
 // end finishes profiles, closes the engine and says goodbye, or says what the fault was.
 func (l *loop) end(ctx context.Context, err error) error {
-	lost := errors.Is(err, ErrLost) || errors.Is(err, transport.ErrClosed)
+	if errors.Is(err, transport.ErrBroken) || errors.Is(err, transport.ErrClosed) {
+		err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	lost := errors.Is(err, ErrLost)
 	if p := l.profiler.Load(); p != nil {
 		// A lost parent wants no files: what is unfinished is removed when the engine's process ends.
 		if !lost {

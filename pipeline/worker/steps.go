@@ -217,14 +217,7 @@ func (l *loop) refuse(ctx context.Context, s *sequence, err error) error {
 func (l *loop) send(ctx context.Context, s *sequence, out *message.Output) error {
 	out.Ledger = s.ledger
 	out.SentNS = time.Now().UnixNano()
-	err := l.conn.Send(ctx, out)
-	if err == nil {
-		return nil
-	}
-	if _, connErr := l.inbox.pending(); connErr != nil {
-		return fmt.Errorf("%w: %w", ErrLost, connErr)
-	}
-	return err
+	return l.conn.Send(ctx, out)
 }
 
 // dropAll ends all sequences, for a worker that stops.

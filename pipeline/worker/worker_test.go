@@ -326,10 +326,26 @@ func TestEndOfTheConnectionEndsTheWorker(t *testing.T) {
 	if err := p.ended(); !errors.Is(err, worker.ErrLost) {
 		t.Errorf("got %v, want ErrLost", err)
 	}
+}
+
+func TestLostIsCalledWhileAStepRuns(t *testing.T) {
+	p := open(t, pipelinetest.Thinker, pipelinetest.Script{Step: 300 * time.Millisecond}, nil)
+	p.send(think(1, 1<<30))
+	for id := uint64(1); ; id++ { // until the step runs
+		p.send(&message.Ping{ID: id})
+		if pong := recv[*message.Pong](p); pong.StepNS > 0 {
+			break
+		}
+	}
+	p.conn.Close()
 	select {
 	case <-p.lost:
-	default:
-		t.Error("Lost was not called")
+	case err := <-p.end:
+		t.Errorf("Run returned %v before Lost was called", err)
+		return
+	}
+	if err := p.ended(); !errors.Is(err, worker.ErrLost) {
+		t.Errorf("got %v, want ErrLost", err)
 	}
 }
 

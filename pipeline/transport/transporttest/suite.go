@@ -230,6 +230,9 @@ func endOfOther(t *testing.T, a, b transport.Conn) {
 	ctx := within(t)
 	for ctx.Err() == nil { // the first sends may still be accepted
 		if err := b.Send(ctx, &message.Ping{ID: 1}); err != nil {
+			if !errors.Is(err, transport.ErrBroken) && ctx.Err() == nil {
+				t.Errorf("send: got %v, want ErrBroken", err)
+			}
 			break
 		}
 	}
