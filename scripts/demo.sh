@@ -10,7 +10,7 @@ profiles=${1:+$1/}profiles
 rm -rf "$folder/output"
 
 if [[ ! -e $folder/checkpoint/config.json ]]; then
-  bin/omni-run make-checkpoint --family qwen2_5_omni --preset tiny --seed 1 --out "$folder/checkpoint"
+  bin/omni-run make-checkpoint --family qwen2_5_omni --preset tiny --seed 1 --out "$folder/checkpoint" >/dev/null
 fi
 bin/omni-run --model "$folder/checkpoint" --prompt "Tell me in one sentence why the sky is blue." \
   --seed 1 --max-tokens 48 --output-dir "$folder/output" --profile-dir "$profiles" --log-stats
