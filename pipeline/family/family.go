@@ -77,7 +77,7 @@ type Model interface {
 // Request is what a caller asks for.
 type Request struct {
 	Prompt   string           // one user message; not together with Messages
-	System   string           // the system message; empty for the family's default
+	System   string           // the system message; empty for the family's default with Prompt, for none with Messages
 	Messages []prompt.Message // a whole conversation
 	// Modalities are the wanted outputs, Text and Audio; empty for all that the pipeline makes.
 	Modalities []string

@@ -76,6 +76,9 @@ func mergeSampling(cfg *config.Config, req Request, textStage int) (map[int]conf
 	if req.MaxTokens < 0 {
 		return nil, fmt.Errorf("max_tokens is %d, want 1 or more", req.MaxTokens)
 	}
+	if req.Seed != nil && *req.Seed < 0 {
+		return nil, fmt.Errorf("seed is %d, want 0 or more", *req.Seed)
+	}
 	merged := map[int]config.SamplingParams{}
 	for i, s := range cfg.Stages {
 		p := s.Sampling

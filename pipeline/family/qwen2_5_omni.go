@@ -171,28 +171,26 @@ func (m *qwen25Model) Prepare(req Request, infos map[int]StageInfo) (*Prepared, 
 	return p, nil
 }
 
-// messages is the conversation with its system message.
+// messages is the conversation to render. A prompt alone gets the system message that the models speak with; a whole
+// conversation stays as it is (the template has a default of its own), but for a system message asked for.
 func (m *qwen25Model) messages(req Request) ([]prompt.Message, error) {
-	list := req.Messages
 	switch {
-	case len(list) > 0 && req.Prompt != "":
+	case len(req.Messages) > 0 && req.Prompt != "":
 		return nil, errors.New("the request has both a prompt and messages, want one of them")
-	case len(list) == 0 && req.Prompt == "":
+	case len(req.Messages) == 0 && req.Prompt == "":
 		return nil, errors.New("the request has no prompt")
-	case len(list) == 0:
-		list = []prompt.Message{{Role: "user", Text: req.Prompt}}
-	}
-	if list[0].Role == "system" {
-		if req.System != "" {
-			return nil, errors.New("the request has a system prompt and a system message, want one of them")
-		}
-		return list, nil
+	case len(req.Messages) > 0 && req.System != "" && req.Messages[0].Role == "system":
+		return nil, errors.New("the request has a system prompt and a system message, want one of them")
+	case len(req.Messages) > 0 && req.System != "":
+		return append([]prompt.Message{{Role: "system", Text: req.System}}, req.Messages...), nil
+	case len(req.Messages) > 0:
+		return req.Messages, nil
 	}
 	system := req.System
 	if system == "" {
 		system = qwen25SystemPrompt
 	}
-	return append([]prompt.Message{{Role: "system", Text: system}}, list...), nil
+	return []prompt.Message{{Role: "system", Text: system}, {Role: "user", Text: req.Prompt}}, nil
 }
 
 // tokenize renders the conversation and makes token ids of it.
