@@ -69,7 +69,6 @@ void Dit::Linear::bind(const WeightPath& path, int64_t in, int64_t out) {
   path.bind(bias, "bias", {out});
 }
 
-
 at::Tensor Dit::Linear::forward(const at::Tensor& x, DenseActivation activation) const {
   return dense(x, weight, bias, activation);
 }
@@ -168,14 +167,9 @@ DitModulation Dit::modulation(const at::Tensor& times) const {
 }
 
 at::Tensor Dit::attention(const Layer& layer, const at::Tensor& x, const DitCondition& condition) const {
-  // [batch, frames, 3, heads, head_dim]
   const at::Tensor qkv = layer.qkv.forward(x).unflatten(-1, {3, config_.heads, config_.head_dim});
-  at::Tensor q = qkv.select(2, 0);
-  at::Tensor k = qkv.select(2, 1);
   // Only the first head knows positions: the network was trained so.
-  rotate_first_head_(q, condition.cosines, condition.sines);
-  rotate_first_head_(k, condition.cosines, condition.sines);
-  return layer.out.forward(block_attention(q, k, qkv.select(2, 2), layer.window));
+  return layer.out.forward(block_attention(qkv, condition.cosines, condition.sines, layer.window));
 }
 
 at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition, const DitModulation& modulation,

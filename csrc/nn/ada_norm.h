@@ -6,7 +6,7 @@
 namespace omni {
 
 // layer_norm(x) * scale + shift, where scale already contains the 1 of (1 + scale). x: [..., width], float32;
-// scale and shift: [width]. No weights of its own.
+// scale and shift: [width]. No weights of its own. All tensors are contiguous.
 at::Tensor ada_layer_norm(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift, double eps);
 
 // x += gate * y in place, then the adaptive layer norm of the new x.

@@ -1,4 +1,4 @@
-// Attention in blocks: a row sees the rows of its own block, and of the neighbouring block if its layer looks there.
+// Attention in blocks, of which only the first head knows positions: Qwen2.5-Omni's diffusion transformer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,17 +14,14 @@ struct BlockWindow {
   int64_t ahead;  // blocks after
 };
 
-// q, k and v: [batch, rows, heads, head_dim], any strides with dense heads. Result [batch, rows, heads * head_dim],
-// scaled by 1/sqrt(head_dim). Costs rows * window, not rows * rows.
-at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+// qkv: float32 [batch, rows, 3, heads, head_dim], contiguous: queries, keys and values. Queries and keys of head 0 are
+// rotated by rows' angles first: neighbouring columns (x0, x1) by the angle of pair 0, and so on. cosines and sines:
+// [rows, head_dim / 2], contiguous. Result [batch, rows, heads * head_dim]. Costs rows * window, not rows * rows.
+at::Tensor block_attention(const at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                            const BlockWindow& window);
 
 // The plain twin: full attention under a mask.
-at::Tensor block_attention_plain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+at::Tensor block_attention_plain(const at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                                  const BlockWindow& window);
-
-// Rotates pairs of neighbouring columns of the first head in place: (x0, x1) by the angle of pair 0, and so on.
-// x: [batch, rows, heads, head_dim]; cosines and sines: [rows, head_dim / 2].
-void rotate_first_head_(at::Tensor& x, const at::Tensor& cosines, const at::Tensor& sines);
 
 }  // namespace omni
