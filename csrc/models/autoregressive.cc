@@ -123,10 +123,11 @@ void AutoregressiveEngine::feed(uint64_t id, EngineInput input) {
   const auto state = std::find_if(input.tensors.begin(), input.tensors.end(), is_rng);
   std::unique_ptr<Rng> rng;
   if (state != input.tensors.end()) {
-    if (!sequence.rng_from_upstream || sequence.rng_known) {
-      throw Error(OMNI_INVALID_ARGUMENT, where + "\"rng_state\" was not asked for, or came twice");
+    // A sequence with a seed of its own takes no notice of the generator, which every upstream stage hands on.
+    if (sequence.rng_from_upstream) {
+      if (sequence.rng_known) throw Error(OMNI_INVALID_ARGUMENT, where + "\"rng_state\" came twice");
+      rng = std::make_unique<Rng>(state->tensor);
     }
-    rng = std::make_unique<Rng>(state->tensor);
     input.tensors.erase(state);
   }
   if (input.last && rng == nullptr && awaits_rng(sequence)) {
