@@ -156,6 +156,21 @@ func TestRequireNamesEverythingThatIsMissing(t *testing.T) {
 		"checkpoint "+dir+" is incomplete: it has no spk_dict.pt, no tokenizer.json")
 }
 
+func TestRequireWeights(t *testing.T) {
+	for _, name := range []string{"model.safetensors", "model.safetensors.index.json", ""} {
+		dir := t.TempDir()
+		put(t, filepath.Join(dir, "config.json"), "{}")
+		f, err := checkpoint.Open(dir, env(nil))
+		require.NoError(t, err)
+		if name == "" {
+			require.EqualError(t, f.RequireWeights(), "checkpoint "+dir+" has no weights: want model.safetensors or model.safetensors.index.json")
+			continue
+		}
+		put(t, filepath.Join(dir, name), "")
+		require.NoError(t, f.RequireWeights())
+	}
+}
+
 func FuzzResolve(f *testing.F) {
 	for _, model := range []string{"org/name", "org/name@main", "..", "a/../b", "@", "/", "a@b/../c", "a\x00b"} {
 		f.Add(model)

@@ -105,6 +105,16 @@ func (f *Folder) Require(names ...string) error {
 	return fmt.Errorf("checkpoint %s is incomplete: it has no %s", f.Path, strings.Join(missing, ", no "))
 }
 
+// RequireWeights reports a folder without safetensors. Their contents are checked by the engines.
+func (f *Folder) RequireWeights() error {
+	for _, name := range []string{"model.safetensors", "model.safetensors.index.json"} {
+		if f.Has(name) {
+			return nil
+		}
+	}
+	return fmt.Errorf("checkpoint %s has no weights: want model.safetensors or model.safetensors.index.json", f.Path)
+}
+
 // locate adds the line to a fault of the JSON decoder.
 func locate(data []byte, err error) error {
 	offset := int64(-1)

@@ -62,7 +62,9 @@ type Family struct {
 	Edges         []Edge
 	Sampling      []config.SamplingParams // default of each stage
 
-	open func(f *Family, folder *checkpoint.Folder, cfg *config.Config) (Model, error)
+	// adapt changes a copy of the row to what this checkpoint has; nil for families that are always whole.
+	adapt func(f *Family, folder *checkpoint.Folder) error
+	open  func(f *Family, folder *checkpoint.Folder, cfg *config.Config) (Model, error)
 }
 
 // Model is a family opened on one checkpoint: its tokenizer, template and token ids. It is safe for concurrent use.
@@ -122,23 +124,30 @@ var families = []*Family{
 	&qwen25Omni,
 }
 
-// Lookup finds the family of a checkpoint by its config.json.
+// Lookup finds the family of a checkpoint by its config.json. What it returns describes this checkpoint: stages that
+// its config.json switches off are left out.
 func Lookup(folder *checkpoint.Folder) (*Family, error) {
+	row, err := find(folder)
+	if err != nil {
+		return nil, err
+	}
+	f := *row
+	if f.adapt != nil {
+		if err := f.adapt(&f, folder); err != nil {
+			return nil, err
+		}
+	}
+	return &f, nil
+}
+
+func find(folder *checkpoint.Folder) (*Family, error) {
 	info := folder.Info
-	for _, f := range families {
-		for _, a := range info.Architectures {
-			if slices.Contains(f.Architectures, a) {
-				return f, nil
-			}
-		}
-	}
-	for _, f := range families {
-		if len(info.Architectures) == 0 && slices.Contains(f.ModelTypes, info.ModelType) {
-			return f, nil
-		}
-	}
 	var known []string
 	for _, f := range families {
+		named := slices.ContainsFunc(info.Architectures, func(a string) bool { return slices.Contains(f.Architectures, a) })
+		if named || (len(info.Architectures) == 0 && slices.Contains(f.ModelTypes, info.ModelType)) {
+			return f, nil
+		}
 		known = append(known, f.Architectures...)
 	}
 	return nil, fmt.Errorf("%s: unknown architecture %s (model_type %q); known are %s",

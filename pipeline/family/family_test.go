@@ -20,7 +20,7 @@ const template = `{% for m in messages %}<|im_start|>{{ m.role }}
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}`
 
-// write makes a folder with the small tokenizer, the template above and a config.json.
+// write makes a folder with the small tokenizer, the template above, a config.json and empty files for the engines.
 func write(t testing.TB, configJSON string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,6 +28,7 @@ func write(t testing.TB, configJSON string) string {
 	require.NoError(t, err)
 	for name, data := range map[string]string{
 		"tokenizer.json": string(tokenizer), "chat_template.jinja": template, "config.json": configJSON,
+		"model.safetensors": "", "spk_dict.pt": "",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
 	}
@@ -350,4 +351,32 @@ func TestOpenReportsEveryFault(t *testing.T) {
 	_, err = f.Open(folder, f.DefaultConfig())
 	require.ErrorContains(t, err, "has no tokenizer")
 	require.ErrorContains(t, err, "has no chat template")
+	require.ErrorContains(t, err, "has no weights")
+	require.ErrorContains(t, err, "it has no spk_dict.pt")
+}
+
+func TestACheckpointWithoutSpeechHasOneStage(t *testing.T) {
+	dir := write(t, `{"architectures":["Qwen2_5OmniModel"],"enable_audio_output":false}`)
+	require.NoError(t, os.Remove(filepath.Join(dir, "spk_dict.pt")))
+	folder, err := checkpoint.Open(dir, noEnv)
+	require.NoError(t, err)
+	f, err := family.Lookup(folder)
+	require.NoError(t, err)
+	assert.Len(t, f.Stages, 1)
+	assert.Empty(t, f.Edges)
+	c := f.DefaultConfig()
+	assert.Len(t, c.Stages, 1)
+	m, err := f.Open(folder, c)
+	require.NoError(t, err)
+	p, err := m.Prepare(family.Request{Prompt: "Hi"}, map[int]family.StageInfo{0: {}})
+	require.NoError(t, err)
+	assert.Equal(t, map[int]string{0: "text"}, p.Finals)
+	_, err = m.Prepare(family.Request{Prompt: "Hi", Modalities: []string{"audio"}}, map[int]family.StageInfo{0: {}})
+	require.ErrorContains(t, err, `unknown modality "audio", this model makes text`)
+
+	whole, err := checkpoint.Open(write(t, omniConfig), noEnv)
+	require.NoError(t, err)
+	again, err := family.Lookup(whole)
+	require.NoError(t, err)
+	assert.Len(t, again.Stages, 3, "one checkpoint changed the table for the others")
 }

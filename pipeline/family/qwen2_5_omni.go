@@ -55,7 +55,8 @@ var qwen25Omni = Family{
 		},
 		qwen25Code2Wav: {},
 	},
-	open: openQwen25Omni,
+	adapt: adaptQwen25Omni,
+	open:  openQwen25Omni,
 }
 
 // qwen25Model is a checkpoint of the family, opened.
@@ -67,11 +68,29 @@ type qwen25Model struct {
 	eos       []int64
 }
 
+// adaptQwen25Omni leaves the thinker alone in a checkpoint without speech.
+func adaptQwen25Omni(f *Family, folder *checkpoint.Folder) error {
+	file := struct {
+		Audio *bool `json:"enable_audio_output"`
+	}{}
+	if err := folder.ReadJSON("config.json", &file); err != nil {
+		return err
+	}
+	if file.Audio != nil && !*file.Audio {
+		f.Stages, f.Edges, f.Sampling = f.Stages[:1], nil, f.Sampling[:1]
+	}
+	return nil
+}
+
 func openQwen25Omni(f *Family, folder *checkpoint.Folder, cfg *config.Config) (Model, error) {
 	tokenizer, errTokenizer := prompt.OpenTokenizer(folder)
 	template, errTemplate := prompt.OpenTemplate(folder)
 	eos, errEOS := qwen25EOS(folder)
-	if err := errors.Join(errTokenizer, errTemplate, errEOS); err != nil {
+	errFiles := folder.RequireWeights()
+	if _, speaks := cfg.Stage(qwen25Talker); speaks {
+		errFiles = errors.Join(errFiles, folder.Require("spk_dict.pt"))
+	}
+	if err := errors.Join(errTokenizer, errTemplate, errEOS, errFiles); err != nil {
 		return nil, err
 	}
 	return &qwen25Model{family: f, config: cfg.Clone(), tokenizer: tokenizer, template: template, eos: eos}, nil
