@@ -201,7 +201,6 @@ func TestBreakingOutOfAStreamCancelsIt(t *testing.T) {
 func TestCancelInEveryStage(t *testing.T) {
 	for _, slow := range []string{pipelinetest.Thinker, pipelinetest.Talker, pipelinetest.Code2Wav} {
 		t.Run(slow, func(t *testing.T) {
-			t.Parallel()
 			o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{slow: {Step: 20 * time.Millisecond}}))
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(50*time.Millisecond, cancel)

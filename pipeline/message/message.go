@@ -342,10 +342,10 @@ func (o *Output) check() error {
 	default:
 		return fmt.Errorf("unknown finish reason %q", o.Finish)
 	}
-	if (o.State == StateFailed) != (o.Error != nil) {
-		return fmt.Errorf("state %q and error %v do not go together", o.State, o.Error)
-	}
-	if o.Error != nil {
+	switch {
+	case (o.State == StateFailed) != (o.Error != nil):
+		return fmt.Errorf("state %q and an error (%t) do not go together", o.State, o.Error != nil)
+	case o.Error != nil:
 		if err := checkError(o.Error); err != nil {
 			return err
 		}

@@ -22,7 +22,6 @@ import (
 type parent struct {
 	t    *testing.T
 	conn *transport.Socket
-	ctx  context.Context
 	stop context.CancelFunc // as SIGTERM does
 	end  chan error         // of Run
 	lost chan error
@@ -40,7 +39,7 @@ func start(t *testing.T, backend worker.Backend) *parent {
 		t.Fatal(err)
 	}
 	run, stop := context.WithCancel(context.Background())
-	p := &parent{t: t, conn: ours, ctx: t.Context(), stop: stop, end: make(chan error, 1), lost: make(chan error, 1)}
+	p := &parent{t: t, conn: ours, stop: stop, end: make(chan error, 1), lost: make(chan error, 1)}
 	go func() {
 		p.end <- worker.Run(run, conn, backend, worker.Options{ABI: message.ABI, Build: "test", Lost: func(err error) { p.lost <- err }})
 	}()
@@ -72,7 +71,7 @@ func open(t *testing.T, model string, script pipelinetest.Script, change func(*m
 
 func (p *parent) send(m message.Message) {
 	p.t.Helper()
-	if err := p.conn.Send(p.ctx, m); err != nil {
+	if err := p.conn.Send(p.t.Context(), m); err != nil {
 		p.t.Fatalf("send %s: %v", m.Kind(), err)
 	}
 }
@@ -199,7 +198,8 @@ func TestCancelIsAnswered(t *testing.T) {
 
 func TestErrorsOfASequenceConcernItAlone(t *testing.T) {
 	script := pipelinetest.Script{Faults: []pipelinetest.Fault{
-		{At: pipelinetest.AtAdmit, Nth: 1, Do: pipelinetest.Error}, {At: pipelinetest.AtPrefill, Nth: 1, Do: pipelinetest.Error},
+		{At: pipelinetest.AtAdmit, Nth: 1, Do: pipelinetest.Error},
+		{At: pipelinetest.AtPrefill, Nth: 1, Do: pipelinetest.Error},
 		{At: pipelinetest.AtFeed, Nth: 1, Do: pipelinetest.Error},
 	}}
 	p := open(t, pipelinetest.Thinker, script, nil)
@@ -339,7 +339,10 @@ func TestLostIsCalledWhileAStepRuns(t *testing.T) {
 	}
 	p.conn.Close()
 	select {
-	case <-p.lost:
+	case err := <-p.lost:
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("lost by %v, want io.EOF", err)
+		}
 	case err := <-p.end:
 		t.Errorf("Run returned %v before Lost was called", err)
 		return
