@@ -126,7 +126,7 @@ func planSeeds(req Request, sampling map[int]config.SamplingParams) map[int]seed
 		case sampling[id].Seed != nil:
 			plans[id] = seedPlan{seed: *sampling[id].Seed}
 		default:
-			plans[id] = seedPlan{seed: rand.Int64()} //nolint:gosec // draws of a sampler, not a secret
+			plans[id] = seedPlan{seed: rand.Int64()}
 		}
 	}
 	return plans

@@ -30,7 +30,8 @@ const qwen25Speaker = "Chelsie"
 // that the reference draws in one process.
 //
 // The sampling defaults are those of transformers' Qwen2_5OmniForConditionalGeneration.generate. It does not read
-// generation_config.json for any of the three stages, and neither do we.
+// generation_config.json for any of the three stages, and neither do we. One default differs: a thinker that samples
+// takes no top-k unless it is asked for, as in vLLM, where transformers takes its global default of 50.
 var qwen25Omni = Family{
 	Name:          "qwen2_5_omni",
 	Architectures: []string{"Qwen2_5OmniForConditionalGeneration", "Qwen2_5OmniModel"},

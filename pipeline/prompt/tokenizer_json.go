@@ -126,7 +126,7 @@ type component struct {
 // readComponent returns nil for an absent component.
 func readComponent(raw json.RawMessage, where string) (*component, error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return nil, nil //nolint:nilnil // absent is a valid value of these four
+		return nil, nil // absent is a valid value of these four
 	}
 	c := &component{}
 	if err := json.Unmarshal(raw, c); err != nil {
