@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -348,51 +347,4 @@ func TestTerminatedWorkerComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, r, "terminated", 100)
-}
-
-// Random kills: every request ends with its right result or with an error that names a stage and a cause.
-func TestRandomKills(t *testing.T) {
-	o := pipelinetest.Open(t, pipelinetest.Config(t, nil))
-	stop := make(chan struct{})
-	var killer sync.WaitGroup
-	killer.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Duration(30+i*17%50) * time.Millisecond):
-				if s := o.Stages()[i%3]; s.State == pipeline.StageReady {
-					syscall.Kill(s.PID, syscall.SIGKILL)
-				}
-			}
-		}
-	})
-	var requests sync.WaitGroup
-	failed := make(chan error, 200)
-	for i := range 100 {
-		requests.Go(func() {
-			prompt := fmt.Sprintf("prompt %d", i)
-			r, err := o.Generate(t.Context(), pipeline.Request{Prompt: prompt, MaxTokens: 20})
-			if err != nil {
-				failed <- err
-				return
-			}
-			check(t, r, prompt, 20)
-		})
-	}
-	requests.Wait()
-	close(stop)
-	killer.Wait()
-	close(failed)
-	for err := range failed {
-		var stage *pipeline.StageError
-		if !errors.As(err, &stage) || !errors.Is(err, pipeline.ErrWorkerDied) {
-			t.Errorf("got %v, want the death of a stage's worker", err)
-		}
-	}
-	r, err := o.Generate(t.Context(), pipeline.Request{Prompt: "after", MaxTokens: 5})
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, r, "after", 5)
 }
