@@ -17,8 +17,8 @@ func defaultThreads(cores, stages int) int {
 	return max(cores/max(stages, 1), min(2, cores), 1)
 }
 
-// cores is the number of processors that this process may use.
-func cores() int { return runtime.NumCPU() }
+// cores is the number of processors that this process may use, a limit of its container included.
+func cores() int { return runtime.GOMAXPROCS(0) }
 
 // workerEnv is the environment of a worker: that of this process, with its number of threads, then extra, which wins.
 // Idle threads sleep rather than spin, because other stages want their cores.
