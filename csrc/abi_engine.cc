@@ -1,4 +1,4 @@
-// C functions of engines and steps.
+// C functions of tensors, engines and steps.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
@@ -32,12 +32,12 @@ at::ScalarType torch_dtype(int32_t dtype) {
   throw Error(OMNI_INVALID_ARGUMENT, "unknown omni_dtype " + std::to_string(dtype));
 }
 
-omni_dtype c_dtype(const NamedTensor& output) {
+omni_dtype c_dtype(const at::Tensor& tensor, const std::string& name) {
   for (const DTypePair& pair : kDTypes) {
-    if (pair.torch == output.tensor.scalar_type()) return pair.c;
+    if (pair.torch == tensor.scalar_type()) return pair.c;
   }
-  throw Error(OMNI_INTERNAL, "output tensor \"" + output.name + "\" has a dtype that omni_dtype lacks: " +
-                                 c10::toString(output.tensor.scalar_type()));
+  throw Error(OMNI_INTERNAL, "tensor \"" + name + "\" has a dtype that omni_dtype lacks: " +
+                                 c10::toString(tensor.scalar_type()));
 }
 
 // Runs body on the torch thread in inference mode, which is where engines live.
@@ -108,17 +108,19 @@ std::vector<uint64_t> copy_sequences(const omni_engine& engine, const uint64_t* 
   return {sequences, sequences + count};
 }
 
-// Dense copies on the host: what the engine keeps may change with its next step.
+// A copy that is dense and on the host. name says whose it is in errors.
+at::Tensor dense_copy(const at::Tensor& tensor, const std::string& name) {
+  c_dtype(tensor, name);
+  if (tensor.dim() > OMNI_MAX_DIMS) {
+    throw Error(OMNI_INTERNAL, "tensor \"" + name + "\" has " + std::to_string(tensor.dim()) + " dimensions");
+  }
+  return tensor.is_cpu() ? tensor.clone(at::MemoryFormat::Contiguous) : tensor.cpu().contiguous();
+}
+
+// What the engine keeps may change with its next step: the results get copies.
 void detach_outputs(std::vector<SequenceResult>& results) {
   for (SequenceResult& result : results) {
-    for (NamedTensor& output : result.tensors) {
-      c_dtype(output);
-      output.tensor = output.tensor.is_cpu() ? output.tensor.clone(at::MemoryFormat::Contiguous)
-                                             : output.tensor.cpu().contiguous();
-      if (output.tensor.dim() > OMNI_MAX_DIMS) {
-        throw Error(OMNI_INTERNAL, "output tensor \"" + output.name + "\" has too many dimensions");
-      }
-    }
+    for (NamedTensor& output : result.tensors) output.tensor = dense_copy(output.tensor, output.name);
   }
 }
 
@@ -131,20 +133,38 @@ const SequenceResult& result_at(const omni_step* step, size_t index) {
   return step->results[index];
 }
 
-omni_tensor describe(const NamedTensor& output) {
+// The fields of omni_tensor for a dense tensor on the host, which must outlive them.
+omni_tensor describe(const at::Tensor& tensor, const std::string& name) {
   omni_tensor view = {};
-  view.dtype = c_dtype(output);
-  view.name = output.name.data();
-  view.name_size = output.name.size();
-  view.data = output.tensor.const_data_ptr();
-  view.data_size = output.tensor.nbytes();
-  view.ndim = static_cast<int32_t>(output.tensor.dim());
-  std::copy(output.tensor.sizes().begin(), output.tensor.sizes().end(), view.dims);
+  view.dtype = c_dtype(tensor, name);
+  view.name = name.data();
+  view.name_size = name.size();
+  view.data = tensor.const_data_ptr();
+  view.data_size = tensor.nbytes();
+  view.ndim = static_cast<int32_t>(tensor.dim());
+  std::copy(tensor.sizes().begin(), tensor.sizes().end(), view.dims);
   return view;
 }
 
 }  // namespace
 }  // namespace omni
+
+omni_status* omni_tensor_copy(const void* at_tensor_borrow, omni_tensor* out, omni_buffer** bytes) {
+  return guard([&] {
+    require(at_tensor_borrow != nullptr && out != nullptr && bytes != nullptr,
+            "omni_tensor_copy: NULL argument");
+    const auto* tensor = static_cast<const at::Tensor*>(at_tensor_borrow);
+    require(tensor->defined(), "omni_tensor_copy: the tensor is undefined");
+    const at::Tensor dense = omni::dense_copy(tensor->detach(), "");
+    auto buffer = std::make_unique<omni_buffer>();
+    buffer->bytes.assign(static_cast<const char*>(dense.const_data_ptr()), dense.nbytes());
+    omni_tensor view = omni::describe(dense, "");
+    view.name = "";
+    view.data = buffer->bytes.data();
+    omni::write_struct(view, out, "omni_tensor");
+    *bytes = buffer.release();
+  });
+}
 
 omni_status* omni_engine_models(omni_buffer** out) {
   return guard([&] {
@@ -230,13 +250,9 @@ omni_status* omni_engine_release(omni_engine* engine, uint64_t sequence) {
   });
 }
 
-void omni_engine_free(omni_engine* engine) {
-  delete engine;
-}
+void omni_engine_free(omni_engine* engine) { delete engine; }
 
-size_t omni_step_count(const omni_step* step) {
-  return step == nullptr ? 0 : step->results.size();
-}
+size_t omni_step_count(const omni_step* step) { return step == nullptr ? 0 : step->results.size(); }
 
 omni_status* omni_step_result(const omni_step* step, size_t index, omni_result* out) {
   return guard([&] {
@@ -264,10 +280,9 @@ omni_status* omni_step_tensor(const omni_step* step, size_t index, size_t tensor
       throw omni::Error(OMNI_INVALID_ARGUMENT, "tensor " + std::to_string(tensor) + " of a result with " +
                                                    std::to_string(result.tensors.size()));
     }
-    omni::write_struct(omni::describe(result.tensors[tensor]), out, "omni_tensor");
+    const omni::NamedTensor& output = result.tensors[tensor];
+    omni::write_struct(omni::describe(output.tensor, output.name), out, "omni_tensor");
   });
 }
 
-void omni_step_free(omni_step* step) {
-  delete step;
-}
+void omni_step_free(omni_step* step) { delete step; }

@@ -106,6 +106,11 @@ typedef struct omni_tensor {
   int64_t dims[OMNI_MAX_DIMS];
 } omni_tensor;
 
+/* Describes and copies a tensor that another library of this process made over the same libtorch. at_tensor_borrow is
+ * its C++ at::Tensor*, which only this call reads; it may be on any device and of any layout. The bytes belong to
+ * *bytes, out->data points at them, and the name is empty. */
+OMNI_API omni_status* omni_tensor_copy(const void* at_tensor_borrow, omni_tensor* out, omni_buffer** bytes);
+
 /* ---- engines ------------------------------------------------------------------------------------------------ */
 
 typedef struct omni_engine omni_engine; /* owner: caller; omni_engine_free */
@@ -155,7 +160,7 @@ OMNI_API omni_status* omni_engine_step(omni_engine* engine, const uint64_t* sequ
 /* [torch thread] Drops a sequence and all that it holds, in whatever state it is. NOT_FOUND if there is none. */
 OMNI_API omni_status* omni_engine_release(omni_engine* engine, uint64_t sequence);
 
-/* [torch thread] */
+/* Frees the engine and all its sequences. Any thread, when no other call uses the engine. */
 OMNI_API void omni_engine_free(omni_engine* engine);
 
 typedef enum omni_sequence_state {

@@ -236,6 +236,17 @@ func copyTensor(c *C.omni_tensor) Tensor {
 	return t
 }
 
+// copyForeign copies the at::Tensor that tensor points at.
+func copyForeign(op string, tensor unsafe.Pointer) (Tensor, error) {
+	c := C.omni_tensor{struct_size: C.sizeof_omni_tensor}
+	var data *C.omni_buffer
+	if err := check(op, C.omni_tensor_copy(tensor, &c, &data)); err != nil {
+		return Tensor{}, err
+	}
+	defer C.omni_buffer_free(data)
+	return copyTensor(&c), nil
+}
+
 func (h *engineHandle) release(sequence uint64) error {
 	if h.c == nil {
 		return errClosed("release sequence")

@@ -209,7 +209,7 @@ func TestStepErrorsKeepTheirCode(t *testing.T) {
 		"torch":   {Internal, "mat1 and mat2 shapes cannot be multiplied"},
 		"std":     {Internal, "beyond the end"},
 		"unknown": {Internal, "unknown type"},
-		"dtype":   {Internal, `output tensor "complex"`},
+		"dtype":   {Internal, `tensor "complex" has a dtype`},
 	}
 	for fault, test := range tests {
 		t.Run(fault, func(t *testing.T) {

@@ -66,6 +66,7 @@ static void test_null_arguments(void) {
   EXPECT(omni_engine_feed(NULL, 1, NULL), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT(omni_engine_step(NULL, NULL, 0, &step), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT(omni_engine_release(NULL, 1), OMNI_INVALID_ARGUMENT, "engine is NULL");
+  EXPECT(omni_tensor_copy(NULL, NULL, &buffer), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT(omni_step_result(NULL, 0, NULL), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT(omni_step_tensor(NULL, 0, 0, NULL), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT(omni_recorder_start(NULL, 0, &recorder), OMNI_INVALID_ARGUMENT, "NULL");
