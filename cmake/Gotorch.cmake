@@ -25,7 +25,7 @@ set_target_properties(cgotorch PROPERTIES
   CXX_VISIBILITY_PRESET default VISIBILITY_INLINES_HIDDEN OFF
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib
   BUILD_RPATH "$ORIGIN;${OMNI_TORCH_DIR}/lib;${OMNI_CUDA_DIR}/lib")
-target_compile_options(cgotorch PRIVATE -w)
+target_compile_options(cgotorch PRIVATE -w $<$<BOOL:${OMNI_SANITIZE}>:-fno-sanitize=all>)
 
 # The module links with -ltorch, and the wheel's libtorch.so pulls in every CUDA library. A linker script of that name,
 # in a folder that only the linker sees, stands for the CPU part.

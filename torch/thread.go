@@ -12,14 +12,14 @@ import (
 // ErrThreadStopped is returned by [Thread.Do] when the thread does not serve any more.
 var ErrThreadStopped = errors.New("torch thread has stopped")
 
-// ThreadPanic is what [Thread.Do] panics with when its function panicked: the value and the stack of the thread.
-type ThreadPanic struct {
+// ThreadPanicError is what [Thread.Do] panics with when its function panicked: the value and the stack of the thread.
+type ThreadPanicError struct {
 	Value any
 	Stack []byte
 }
 
 // Error returns the value and the stack.
-func (p *ThreadPanic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
+func (p *ThreadPanicError) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
 // Thread runs functions of other goroutines one after another on one OS thread. Create it with [NewThread], then let the
 // goroutine that owns the OS thread call Serve.
@@ -37,7 +37,7 @@ type job struct {
 
 type outcome struct {
 	err      error
-	panicked *ThreadPanic
+	panicked *ThreadPanicError
 }
 
 // NewThread returns a thread that nobody serves yet.
@@ -61,7 +61,7 @@ func (t *Thread) Serve() {
 }
 
 // Do runs f on the thread and returns its error. A ctx that ends before f has begun takes f back; from then on f runs to
-// its end, and Do waits for it. If f panics, Do panics with a [*ThreadPanic]. f must not call Do of the same thread.
+// its end, and Do waits for it. If f panics, Do panics with a [*ThreadPanicError]. f must not call Do of the same thread.
 func (t *Thread) Do(ctx context.Context, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -91,10 +91,10 @@ func (t *Thread) Stop() {
 // call runs the function and reports its outcome even if it panics. A function that calls runtime.Goexit (as FailNow of a
 // test does) takes the thread along; its caller panics instead of waiting for ever.
 func (j job) call() {
-	result := outcome{panicked: &ThreadPanic{Value: "the function called runtime.Goexit"}}
+	result := outcome{panicked: &ThreadPanicError{Value: "the function called runtime.Goexit"}}
 	defer func() {
 		if value := recover(); value != nil {
-			result.panicked = &ThreadPanic{Value: value, Stack: debug.Stack()}
+			result.panicked = &ThreadPanicError{Value: value, Stack: debug.Stack()}
 		}
 		j.done <- result
 	}()

@@ -114,9 +114,9 @@ func TestThreadCarriesAPanicToTheCallerAndGoesOn(t *testing.T) {
 	value := panicOf(func() {
 		_ = thread.Do(context.Background(), func() error { explode(); return nil })
 	})
-	p, ok := value.(*ThreadPanic)
+	p, ok := value.(*ThreadPanicError)
 	if !ok || p.Value != "out of cheese" || !strings.Contains(p.Error(), "torch.explode") {
-		t.Fatalf("got %v, want a ThreadPanic with the value and the stack", value)
+		t.Fatalf("got %v, want a ThreadPanicError with the value and the stack", value)
 	}
 	if err := thread.Do(context.Background(), func() error { return nil }); err != nil {
 		t.Errorf("after a panic: %v", err)
@@ -128,8 +128,8 @@ func TestThreadDoesNotHangAfterGoexit(t *testing.T) {
 	value := panicOf(func() {
 		_ = thread.Do(context.Background(), func() error { runtime.Goexit(); return nil })
 	})
-	if p, ok := value.(*ThreadPanic); !ok || !strings.Contains(p.Error(), "Goexit") {
-		t.Errorf("got %v, want a ThreadPanic that names Goexit", value)
+	if p, ok := value.(*ThreadPanicError); !ok || !strings.Contains(p.Error(), "Goexit") {
+		t.Errorf("got %v, want a ThreadPanicError that names Goexit", value)
 	}
 }
 
