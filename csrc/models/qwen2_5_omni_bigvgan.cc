@@ -17,13 +17,6 @@ constexpr double kLowestDecibel = -115;
 // Samples on either side that an anti-aliased activation looks at: three at its own rate for each of its filters.
 constexpr int64_t kActivationReach = 6;
 
-// log(amplitude) -> decibels, scaled to [-1, 1].
-at::Tensor normalized(const at::Tensor& mel) {
-  const double quietest = std::exp(kLowestDecibel / 20 * std::log(10.0));
-  const at::Tensor decibels = 20 * at::log10(at::clamp_min(mel.exp(), quietest)) - 20;
-  return at::clamp(2 * ((decibels - kLowestDecibel) / -kLowestDecibel) - 1, -1, 1);
-}
-
 std::vector<std::vector<int64_t>> dilations_of(const Config& config, size_t blocks) {
   if (!config.has("resblock_dilation_sizes")) return std::vector<std::vector<int64_t>>(blocks, {1, 3, 5});
   const nlohmann::json& lists = config.json().at("resblock_dilation_sizes");
@@ -123,6 +116,9 @@ BigVgan::BigVgan(const BigVganConfig& config, const WeightPath& path)
       stage.blocks.push_back(std::move(block));
     }
     context += static_cast<double>(widest) / rate;
+    int64_t taps = 0;
+    for (const int64_t kernel : config.block_kernels) taps += 6 * kernel;
+    work_per_frame_ += 2 * rate * static_cast<double>(channels * channels * taps);
   }
   const int64_t last = config.channels >> stages_.size();
   activation_post_.bind(path / "activation_post" / "act", last);
@@ -161,9 +157,15 @@ at::Tensor BigVgan::Block::forward(const at::Tensor& x) const {
   return h;
 }
 
-at::Tensor BigVgan::forward(const at::Tensor& mel) const {
+at::Tensor BigVgan::spectrum(const at::Tensor& mel) {
+  const double quietest = std::exp(kLowestDecibel / 20 * std::log(10.0));
+  const at::Tensor decibels = 20 * at::log10(at::clamp_min(mel.exp(), quietest)) - 20;
+  return at::clamp(2 * ((decibels - kLowestDecibel) / -kLowestDecibel) - 1, -1, 1);
+}
+
+at::Tensor BigVgan::synthesize(const at::Tensor& spectrum) const {
   const Scope scope(name_);
-  at::Tensor h = conv_pre_.forward(at::constant_pad_nd(normalized(mel), {kEndKernel / 2, kEndKernel / 2}));
+  at::Tensor h = conv_pre_.forward(at::constant_pad_nd(spectrum, {kEndKernel / 2, kEndKernel / 2}));
   for (const Stage& stage : stages_) {
     h = stage.up.forward(h);
     at::Tensor sum = stage.blocks[0]->forward(h);
@@ -172,6 +174,13 @@ at::Tensor BigVgan::forward(const at::Tensor& mel) const {
   }
   h = conv_post_.forward(activation_post_.forward(h, kEndKernel / 2));
   return h.clamp_(-1, 1).view({-1});
+}
+
+at::Tensor BigVgan::synthesize_piece(const at::Tensor& spectrum, int64_t begin, int64_t end) const {
+  const int64_t first = std::max<int64_t>(begin - context_frames_, 0);
+  const int64_t last = std::min(end + context_frames_, spectrum.size(1));
+  return synthesize(spectrum.narrow(1, first, last - first))
+      .narrow(0, samples(begin - first), samples(end - begin));
 }
 
 }  // namespace omni::qwen2_5_omni

@@ -36,15 +36,22 @@ class BigVgan {
   // Lays the weights out for the kernels. Once, when all are loaded.
   void prepare();
 
-  // mel [mel_dim, frames] -> [samples], in [-1, 1].
-  at::Tensor forward(const at::Tensor& mel) const;
+  // mel [mel_dim, frames], the logarithm of amplitudes -> the same in decibels, scaled to [-1, 1].
+  static at::Tensor spectrum(const at::Tensor& mel);
+  // spectrum [mel_dim, frames] -> [samples(frames)], in [-1, 1].
+  at::Tensor synthesize(const at::Tensor& spectrum) const;
+  // The samples of frames [begin, end) of that, computed from these frames and those around them. On the CPU the bits
+  // are those of the whole. Only if the frames are divisible().
+  at::Tensor synthesize_piece(const at::Tensor& spectrum, int64_t begin, int64_t end) const;
 
   // Samples that come of a number of frames.
   int64_t samples(int64_t frames) const;
+  // Whether each frame makes the same number of samples, so that pieces fit together.
+  bool divisible() const { return divisible_; }
   // How many frames on either side a sample depends on, at most.
   int64_t context_frames() const { return context_frames_; }
-  // Whether each frame makes the same number of samples, so that pieces of a mel fit together.
-  bool divisible() const { return divisible_; }
+  // About how many floating-point operations it takes.
+  double work(int64_t frames) const { return static_cast<double>(frames) * work_per_frame_; }
 
  private:
   struct Activation {
@@ -74,6 +81,7 @@ class BigVgan {
   Conv1d conv_post_;
   int64_t context_frames_ = 0;
   bool divisible_ = true;
+  double work_per_frame_ = 0;
 };
 
 }  // namespace omni::qwen2_5_omni

@@ -64,13 +64,10 @@ DitConfig DitConfig::parse(const Config& config) {
   return c;
 }
 
-void Dit::Linear::bind(const WeightPath& path, int64_t in, int64_t out) {
-  path.bind(weight, "weight", {out, in});
-  path.bind(bias, "bias", {out});
-}
-
-at::Tensor Dit::Linear::forward(const at::Tensor& x, DenseActivation activation) const {
-  return dense(x, weight, bias, activation);
+double DitConfig::work(int64_t frames) const {
+  const int64_t inner = heads * head_dim;
+  const auto weights = static_cast<double>(layers * hidden_size * (4 * inner + 2 * ff_size));
+  return 2 * 2 * static_cast<double>(frames) * weights;  // a multiplication and an addition, for both halves
 }
 
 Dit::Dit(const DitConfig& config, const WeightPath& path)
@@ -113,7 +110,7 @@ void Dit::prepare() {
   for (Layer& layer : layers_) {
     layer.qkv.weight = at::cat({layer.q.weight, layer.k.weight, layer.v.weight});
     layer.qkv.bias = at::cat({layer.q.bias, layer.k.bias, layer.v.bias});
-    layer.q = layer.k = layer.v = Linear();
+    layer.q = layer.k = layer.v = DenseLayer();
   }
 }
 
@@ -143,7 +140,7 @@ DitCondition Dit::condition(const at::Tensor& codes, const std::pair<at::Tensor,
   return {rows, angles.cos(), angles.sin()};
 }
 
-DitModulation Dit::modulation(const at::Tensor& times) const {
+std::vector<DitModulation> Dit::modulations(const at::Tensor& times) const {
   const Scope scope(name_ + ".modulation");
   const int64_t half = kTimeFrequencies / 2;
   const double decay = std::log(10000.0) / static_cast<double>(half - 1);
@@ -152,50 +149,54 @@ DitModulation Dit::modulation(const at::Tensor& times) const {
   const at::Tensor waves = at::cat({angles.sin(), angles.cos()}, 1);
   const at::Tensor embedding = at::silu(time_out_.forward(at::silu(time_in_.forward(waves))));
 
-  DitModulation result;
+  std::vector<DitModulation> result(times.size(0));
   for (const Layer& layer : layers_) {
-    // In the checkpoint: shift, scale, gate of the attention; shift, scale, gate of the feed-forward part.
-    at::Tensor parts = layer.modulation.forward(embedding).view({times.size(0), 6, config_.hidden_size});
+    const at::Tensor parts = layer.modulation.forward(embedding).unflatten(1, {6, -1});
     parts.select(1, 1).add_(1);
     parts.select(1, 4).add_(1);
-    result.layers.push_back(parts);
+    for (size_t t = 0; t < result.size(); ++t) {
+      const std::vector<at::Tensor> p = parts[static_cast<int64_t>(t)].unbind();
+      result[t].layers.push_back({p[0], p[1], p[2], p[3], p[4], p[5]});
+    }
   }
-  // Here scale comes first.
-  result.last = last_modulation_.forward(embedding).view({times.size(0), 2, config_.hidden_size});
-  result.last.select(1, 0).add_(1);
+  const at::Tensor last = last_modulation_.forward(embedding).unflatten(1, {2, -1});
+  last.select(1, 0).add_(1);
+  for (size_t t = 0; t < result.size(); ++t) {
+    // Here the scale comes first.
+    result[t].last_scale = last[static_cast<int64_t>(t)][0];
+    result[t].last_shift = last[static_cast<int64_t>(t)][1];
+  }
   return result;
 }
 
 at::Tensor Dit::attention(const Layer& layer, const at::Tensor& x, const DitCondition& condition) const {
-  const at::Tensor qkv = layer.qkv.forward(x).unflatten(-1, {3, config_.heads, config_.head_dim});
+  const at::Tensor qkv =
+      layer.qkv.forward(x).view({condition.rows.size(0), -1, 3, config_.heads, config_.head_dim});
   // Only the first head knows positions: the network was trained so.
-  return layer.out.forward(block_attention(qkv, condition.cosines, condition.sines, layer.window));
+  return layer.out.forward(
+      block_attention(qkv, condition.cosines, condition.sines, layer.window).flatten(0, 1));
 }
 
-at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition, const DitModulation& modulation,
-                        int64_t time) const {
+at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition,
+                        const DitModulation& modulation) const {
   const Scope scope(name_);
-  at::Tensor h = at::linear(x, input_mel_).unsqueeze(0) + condition.rows;
-  // Each layer norm stands after the addition that comes before it, so the two are one pass: `normed` runs ahead.
-  const auto first = [&](size_t layer) { return modulation.layers[layer][time].unbind(0); };
-  std::vector<at::Tensor> m = first(0);
-  at::Tensor normed = ada_layer_norm(h, m[1], m[0], kNormEps);
+  // Both halves are rows of one matrix, [2 * frames, hidden].
+  at::Tensor h = (dense(x, input_mel_, {}).unsqueeze(0) + condition.rows).flatten(0, 1);
+  // A layer norm follows every addition, so the two are one pass, and the next layer's norm is made by this one.
+  at::Tensor normed = ada_layer_norm(h, modulation.layers[0].scale, modulation.layers[0].shift, kNormEps);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const Scope layer_scope(layer.name);
-    const at::Tensor attended = attention(layer, normed, condition);
-    normed = gated_add_ada_layer_norm(h, attended, m[2], m[4], m[3], kNormEps);
+    const DitModulation::Layer& m = modulation.layers[i];
+    normed = gated_add_ada_layer_norm(h, attention(layer, normed, condition), m.gate, m.ff_scale, m.ff_shift,
+                                      kNormEps);
     const at::Tensor fed = layer.ff_out.forward(layer.ff_in.forward(normed, DenseActivation::kGeluTanh));
-    const at::Tensor gate = m[5];
-    if (i + 1 < layers_.size()) {
-      m = first(i + 1);
-      normed = gated_add_ada_layer_norm(h, fed, gate, m[1], m[0], kNormEps);
-    } else {
-      normed = gated_add_ada_layer_norm(h, fed, gate, modulation.last[time][0], modulation.last[time][1],
-                                        kNormEps);
-    }
+    const bool last = i + 1 == layers_.size();
+    const at::Tensor& scale = last ? modulation.last_scale : modulation.layers[i + 1].scale;
+    const at::Tensor& shift = last ? modulation.last_shift : modulation.layers[i + 1].shift;
+    normed = gated_add_ada_layer_norm(h, fed, m.ff_gate, scale, shift, kNormEps);
   }
-  return output_.forward(normed);
+  return output_.forward(normed).view({condition.rows.size(0), -1, config_.ecapa.mel_dim});
 }
 
 at::Tensor schedule_points(int64_t num_steps, std::optional<double> sway_coefficient) {
@@ -220,7 +221,7 @@ std::shared_ptr<const DitSchedule> DitSchedule::make(const Dit& dit, int64_t num
     times.insert(times.end(), {points[i], points[i] + width * (1.0 / 3), points[i] + width * (2.0 / 3)});
   }
   times.push_back(points[num_steps - 1]);
-  schedule->modulation = dit.modulation(at::stack(times));
+  schedule->modulations = dit.modulations(at::stack(times));
   return schedule;
 }
 
@@ -241,8 +242,7 @@ void DitSolver::advance() {
   if (stage == 2) at = state_ + width * (slopes_[1] - slopes_[0] * third);
   if (stage == 3) at = state_ + width * (slopes_[0] - slopes_[1] + slopes_[2]);
 
-  const at::Tensor output =
-      dit_->forward(at, condition_, schedule_->modulation, 3 * step_ + static_cast<int64_t>(stage));
+  const at::Tensor output = dit_->forward(at, condition_, schedule_->modulations[3 * step_ + stage]);
   const at::Tensor slope =
       condition_.guided() ? output[0] + (output[0] - output[1]) * guidance_scale_ : output[0];
   if (stage < 3) {

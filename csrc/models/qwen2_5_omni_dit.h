@@ -35,6 +35,8 @@ struct DitConfig {
   std::vector<BlockWindow> windows;  // of each layer
 
   static DitConfig parse(const Config& dit_config);
+  // About how many floating-point operations one guided evaluation takes.
+  double work(int64_t frames) const;
 };
 
 // The part of the network's input that stays the same over all evaluations of one request.
@@ -45,10 +47,14 @@ struct DitCondition {
   bool guided() const { return rows.size(0) == 2; }
 };
 
-// What the time decides, for a list of times: scale (with its 1), shift and gate of every layer.
+// What the time decides, the same for all requests. Scales contain the 1 that is added to them. Each tensor: [hidden].
 struct DitModulation {
-  std::vector<at::Tensor> layers;  // each [times, 6, hidden]
-  at::Tensor last;                 // [times, 2, hidden]: scale, shift
+  struct Layer {
+    at::Tensor shift, scale, gate;           // of the attention
+    at::Tensor ff_shift, ff_scale, ff_gate;  // of the feed-forward part
+  };
+  std::vector<Layer> layers;
+  at::Tensor last_scale, last_shift;
 };
 
 // Members are bound to weights when it is built, so it must not move. [torch thread]
@@ -70,29 +76,24 @@ class Dit {
   DitCondition condition(const at::Tensor& codes, const std::pair<at::Tensor, at::Tensor>& voice,
                          const at::Tensor& speaker, bool guided) const;
 
-  // times: float32 [times].
-  DitModulation modulation(const at::Tensor& times) const;
+  // times: float32 [times]. One entry for each.
+  std::vector<DitModulation> modulations(const at::Tensor& times) const;
 
-  // The velocity at x [frames, mel_dim] and times[time]: [2 or 1, frames, mel_dim], the second one without condition.
-  at::Tensor forward(const at::Tensor& x, const DitCondition& condition, const DitModulation& modulation,
-                     int64_t time) const;
+  // The velocity at x [frames, mel_dim] and the modulation's time: [2 or 1, frames, mel_dim], the second one without
+  // condition.
+  at::Tensor forward(const at::Tensor& x, const DitCondition& condition,
+                     const DitModulation& modulation) const;
 
  private:
-  struct Linear {
-    at::Tensor weight;  // [out, in]
-    at::Tensor bias;
-    void bind(const WeightPath& path, int64_t in, int64_t out);
-    at::Tensor forward(const at::Tensor& x, DenseActivation activation = DenseActivation::kNone) const;
-  };
   struct Layer {
     std::string name;
     BlockWindow window;
-    Linear modulation;
-    Linear q, k, v;  // joined into qkv and dropped by prepare()
-    Linear qkv;
-    Linear out;
-    Linear ff_in;
-    Linear ff_out;
+    DenseLayer modulation;
+    DenseLayer q, k, v;  // joined into qkv and dropped by prepare()
+    DenseLayer qkv;
+    DenseLayer out;
+    DenseLayer ff_in;
+    DenseLayer ff_out;
   };
 
   at::Tensor attention(const Layer& layer, const at::Tensor& x, const DitCondition& condition) const;
@@ -100,17 +101,17 @@ class Dit {
   DitConfig config_;
   std::string name_;
   Ecapa ecapa_;
-  Linear time_in_;
-  Linear time_out_;
+  DenseLayer time_in_;
+  DenseLayer time_out_;
   at::Tensor codes_;      // [num_embeds + 1, code_dim]
-  Linear input_;          // columns: mel, voice, code, speaker
+  DenseLayer input_;      // columns: mel, voice, code, speaker
   at::Tensor input_mel_;  // its columns, contiguous, from prepare()
   at::Tensor input_voice_;
   at::Tensor input_code_;
   at::Tensor input_speaker_;
   std::vector<Layer> layers_;
-  Linear last_modulation_;
-  Linear output_;
+  DenseLayer last_modulation_;
+  DenseLayer output_;
 };
 
 // The path of one request from noise to its mel spectrogram: an ordinary differential equation, solved by the 3/8 rule
@@ -119,8 +120,8 @@ struct DitSchedule {
   int64_t num_steps;                       // points in time, one more than steps
   std::optional<double> sway_coefficient;  // bends the points towards the beginning (-1) or the end
 
-  at::Tensor points;         // float32 [num_steps]
-  DitModulation modulation;  // at the points 3 * step + {0, 1, 2, 3}: the step's start, thirds and end
+  at::Tensor points;                       // float32 [num_steps]
+  std::vector<DitModulation> modulations;  // at 3 * step + {0, 1, 2, 3}: the step's start, thirds and end
 
   static std::shared_ptr<const DitSchedule> make(const Dit& dit, int64_t num_steps,
                                                  std::optional<double> sway_coefficient);

@@ -28,12 +28,12 @@ namespace {
 
 constexpr const char* kPrefix = "token2wav";
 constexpr int64_t kSampleRate = 24000;
-// Control goes back to the caller at least this often. A longer mel takes one evaluation of the network per call
-// instead of the four of a Runge-Kutta step...
-constexpr int64_t kFramesOfWholeStep = 1024;
-// ...and the vocoder makes its samples in pieces of this many frames, each computed with the frames around it that it
-// depends on, so that the pieces equal the whole.
-constexpr int64_t kFramesOfPiece = 512;
+// Control goes back to the caller after about this many floating-point operations, some tenths of a second. A step of
+// Runge and Kutta that takes more is spread over four calls, one per evaluation of the network...
+constexpr double kWorkPerCall = 1e11;
+// ...and the vocoder makes its samples in pieces, each from its frames and those around them. Pieces are not shorter
+// than this, or the frames around them would cost more than those in them.
+constexpr int64_t kLeastPiece = 256;
 // The times of a schedule are computed together and kept: this bounds their memory.
 constexpr int64_t kMaxNumSteps = 100;
 // Below this guidance the network is not run without its condition at all.
@@ -81,8 +81,8 @@ struct Sequence {
   std::vector<int64_t> codes;
   bool last = false;
   std::unique_ptr<DitSolver> solver;              // from the first step to the last evaluation
-  at::Tensor mel;                                 // [mel_dim, frames], after that
-  int64_t frames_done = 0;                        // of mel, by the vocoder
+  at::Tensor spectrum;                            // [mel_dim, frames], after that
+  int64_t frames_done = 0;                        // by the vocoder
   omni_sequence_state end = OMNI_SEQUENCE_READY;  // DONE or FAILED when it is over
   omni_code code = OMNI_OK;
   std::string message;
@@ -218,7 +218,8 @@ void Token2Wav::feed(uint64_t id, EngineInput input) {
     }
     // A sequence with a seed of its own takes no notice of the generator, which every upstream stage hands on.
     if (!sequence.settings.rng_from_upstream) continue;
-    if (sequence.rng || rng) throw Error(OMNI_INVALID_ARGUMENT, "rng_state: the sequence has its generator already");
+    if (sequence.rng || rng)
+      throw Error(OMNI_INVALID_ARGUMENT, "rng_state: the sequence has its generator already");
     rng.emplace(tensor.tensor);
   }
   // Nothing can fail any more: the sequence takes all of the input or none.
@@ -243,7 +244,7 @@ std::vector<SequenceResult> Token2Wav::step(const std::vector<uint64_t>& sequenc
       sequence.message = omni_status_message(status, nullptr);
       omni_status_free(status);
       sequence.solver.reset();
-      sequence.mel.reset();
+      sequence.spectrum.reset();
     }
     if (sequence.end != OMNI_SEQUENCE_READY) {
       result.state = sequence.end;
@@ -266,7 +267,7 @@ void Token2Wav::advance(Sequence& sequence, SequenceResult& result) {
     result.state = OMNI_SEQUENCE_WAITING;
   } else if (sequence.codes.empty()) {
     sequence.end = OMNI_SEQUENCE_DONE;
-  } else if (sequence.mel.defined()) {
+  } else if (sequence.spectrum.defined()) {
     vocode(sequence, result);
   } else {
     if (!sequence.solver) start(sequence);
@@ -325,30 +326,30 @@ void Token2Wav::start(Sequence& sequence) {
 void Token2Wav::denoise(Sequence& sequence) {
   DitSolver& solver = *sequence.solver;
   if (!solver.done()) {
-    const bool whole_step = solver.state().size(0) <= kFramesOfWholeStep;
+    const bool whole_step = 4 * dit_->config().work(solver.state().size(0)) <= kWorkPerCall;
     do {
       solver.advance();
     } while (whole_step && !solver.at_step());
   }
   if (solver.done()) {
-    sequence.mel = solver.state().t().contiguous();
+    sequence.spectrum = BigVgan::spectrum(solver.state().t().contiguous());
     sequence.solver.reset();
   }
 }
 
 void Token2Wav::vocode(Sequence& sequence, SequenceResult& result) {
-  const int64_t frames = sequence.mel.size(1);
-  const int64_t begin = sequence.frames_done;
-  const int64_t end = bigvgan_->divisible() ? std::min(begin + kFramesOfPiece, frames) : frames;
-  const int64_t first = std::max<int64_t>(begin - bigvgan_->context_frames(), 0);
-  const int64_t last = std::min(end + bigvgan_->context_frames(), frames);
-  at::Tensor audio = bigvgan_->forward(sequence.mel.narrow(1, first, last - first).contiguous());
+  const int64_t frames = sequence.spectrum.size(1);
   if (bigvgan_->divisible()) {
-    audio = audio.narrow(0, bigvgan_->samples(begin - first), bigvgan_->samples(end - begin));
+    const auto affordable = static_cast<int64_t>(kWorkPerCall / bigvgan_->work(1));
+    const int64_t end = std::min(sequence.frames_done + std::max(affordable, kLeastPiece), frames);
+    result.tensors.push_back(
+        {"audio", bigvgan_->synthesize_piece(sequence.spectrum, sequence.frames_done, end)});
+    sequence.frames_done = end;
+  } else {
+    result.tensors.push_back({"audio", bigvgan_->synthesize(sequence.spectrum)});
+    sequence.frames_done = frames;
   }
-  result.tensors.push_back({"audio", audio});
-  sequence.frames_done = end;
-  if (end == frames) sequence.end = OMNI_SEQUENCE_DONE;
+  if (sequence.frames_done == frames) sequence.end = OMNI_SEQUENCE_DONE;
 }
 
 }  // namespace

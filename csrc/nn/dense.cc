@@ -27,9 +27,11 @@ const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& linear_pointwise
 
 }  // namespace
 
-at::Tensor dense(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, DenseActivation activation) {
+at::Tensor dense(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                 DenseActivation activation) {
   const auto& handle = linear_pointwise();
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat || !handle) return dense_plain(x, weight, bias, activation);
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || !handle)
+    return dense_plain(x, weight, bias, activation);
   const bool gelu = activation == DenseActivation::kGeluTanh;
   return handle->call(x, weight, bias, gelu ? "gelu" : "none", c10::List<std::optional<at::Scalar>>(),
                       gelu ? "tanh" : "");
@@ -39,6 +41,15 @@ at::Tensor dense_plain(const at::Tensor& x, const at::Tensor& weight, const at::
                        DenseActivation activation) {
   at::Tensor y = at::linear(x, weight, bias);
   return activation == DenseActivation::kGeluTanh ? at::gelu_(y, "tanh") : y;
+}
+
+void DenseLayer::bind(const WeightPath& path, int64_t in, int64_t out) {
+  path.bind(weight, "weight", {out, in});
+  path.bind(bias, "bias", {out});
+}
+
+at::Tensor DenseLayer::forward(const at::Tensor& x, DenseActivation activation) const {
+  return dense(x, weight, bias, activation);
 }
 
 }  // namespace omni

@@ -3,6 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
+#include "runtime/weights.h"
+
 namespace omni {
 
 enum class DenseActivation { kNone, kGeluTanh };
@@ -16,5 +20,14 @@ at::Tensor dense(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
 // The plain twin: torch's ops.
 at::Tensor dense_plain(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        DenseActivation activation = DenseActivation::kNone);
+
+// The weights of one layer. It must not move between bind() and the end of loading.
+struct DenseLayer {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out]
+
+  void bind(const WeightPath& path, int64_t in, int64_t out);
+  at::Tensor forward(const at::Tensor& x, DenseActivation activation = DenseActivation::kNone) const;
+};
 
 }  // namespace omni
