@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Runs clang-tidy on one file and leaves a stamp when it passes: tidy.sh FILE STAMP.
 set -euo pipefail
-# The compile commands are gcc's: its precompiled header means nothing to clang.
-clang-tidy-19 --quiet -p build "$1" 2> >(grep -vE 'warnings? generated|warnings? treated|^Suppressed|^Use -header' >&2)
+clang-tidy-19 --quiet -p build/tidy "$1" 2> >(grep -vE 'warnings? generated|warnings? treated|^Suppressed|^Use -header' >&2)
 touch "$2"
