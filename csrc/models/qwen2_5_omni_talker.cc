@@ -2,9 +2,12 @@
 // speech. Reference: Qwen2_5OmniTalkerForConditionalGeneration of transformers 5.23.0, and the hand-over in
 // Qwen2_5OmniForConditionalGeneration.generate.
 //
-// Its input rows are sums of a codec embedding and a text row. Text rows of the prompt: the thinker's, then the
-// speaker's token, then the thinker's first reply row. Every later step takes the next reply row, then once the end
-// of text, then the text padding for ever.
+// Prompt: the thinker's rows, the speaker's token, the thinker's first reply row. Every later step adds the embedding of
+// the last code and the next reply row, then once the end of text, then the text padding for ever.
+//
+// The reference's talker means to add the codec embeddings of padding and start to the last two rows of the prompt, but
+// only where it is given an attention mask, and generate() of 5.23.0 drops a mask without padding before it gets there:
+// they are never added. (4.57 adds them.) This follows 5.23.0, where codes are compared.
 #include <ATen/ATen.h>
 
 #include <deque>
@@ -31,11 +34,12 @@ struct TalkerTokens {
   int64_t codec_mask;
 };
 
-int64_t id_below(const Config& config, const char* key, int64_t fallback, int64_t vocab_size, const char* whose) {
+int64_t id_below(const Config& config, const char* key, int64_t fallback, int64_t vocab_size,
+                 const char* whose) {
   const int64_t id = config.integer(key, fallback);
   if (id < 0 || id >= vocab_size) {
-    config.fail("\"" + std::string(key) + "\": expected an id below " + whose + " = " + std::to_string(vocab_size) +
-                ", found " + std::to_string(id));
+    config.fail("\"" + std::string(key) + "\": expected an id below " + whose + " = " +
+                std::to_string(vocab_size) + ", found " + std::to_string(id));
   }
   return id;
 }
@@ -52,7 +56,9 @@ TalkerTokens parse_tokens(const Config& talker, int64_t codec_vocab, int64_t tex
 }
 
 // head_dim is 128 in files that do not say, not hidden / heads.
-DecoderConfig parse_decoder(const Config& talker) { return DecoderConfig::parse(talker, /*default_head_dim=*/128); }
+DecoderConfig parse_decoder(const Config& talker) {
+  return DecoderConfig::parse(talker, /*default_head_dim=*/128);
+}
 
 class Talker final : public AutoregressiveEngine {
  public:
@@ -66,21 +72,24 @@ class Talker final : public AutoregressiveEngine {
     text_vocab_ = text.positive("vocab_size");
     width_ = talker.positive("embedding_size");
     if (const int64_t rows = text.positive("hidden_size"); rows != width_) {
-      talker.fail("\"embedding_size\": expected the thinker's hidden_size = " + std::to_string(rows) + ", found " +
-                  std::to_string(width_));
+      talker.fail("\"embedding_size\": expected the thinker's hidden_size = " + std::to_string(rows) +
+                  ", found " + std::to_string(width_));
     }
     tokens_ = parse_tokens(talker, dimensions.vocab_size, text_vocab_);
     for (const Speaker& speaker : speakers_) {
       if (speaker.bos_token >= 0 && speaker.bos_token < text_vocab_) continue;
       throw Error(OMNI_INVALID_ARGUMENT, "spk_dict.pt: speaker \"" + speaker.name + "\": bos_token " +
-                                             std::to_string(speaker.bos_token) + " is outside of the thinker's vocabulary of " +
+                                             std::to_string(speaker.bos_token) +
+                                             " is outside of the thinker's vocabulary of " +
                                              std::to_string(text_vocab_));
     }
     const WeightPath path(&weights(), "talker", dtype());
     (path / "model" / "embed_tokens").bind(codec_embedding_, "weight", {dimensions.vocab_size, width_});
-    projection_ = std::make_unique<Linear>(path / "thinker_to_talker_proj", width_, dimensions.hidden, /*bias=*/true);
+    projection_ =
+        std::make_unique<Linear>(path / "thinker_to_talker_proj", width_, dimensions.hidden, /*bias=*/true);
     build(path / "model", dimensions,
-          std::make_unique<Linear>(path / "codec_head", dimensions.hidden, dimensions.vocab_size, /*bias=*/false));
+          std::make_unique<Linear>(path / "codec_head", dimensions.hidden, dimensions.vocab_size,
+                                   /*bias=*/false));
     weights().check();
     check_text_embedding();
   }
@@ -105,12 +114,14 @@ class Talker final : public AutoregressiveEngine {
     const TensorInfo* info = weights().checkpoint().find(kTextEmbedding);
     const std::vector<int64_t> expected = {text_vocab_, width_};
     if (info == nullptr) {
-      throw Error(OMNI_INVALID_ARGUMENT, "checkpoint " + weights().checkpoint().folder() + ": tensor \"" + kTextEmbedding +
+      throw Error(OMNI_INVALID_ARGUMENT, "checkpoint " + weights().checkpoint().folder() + ": tensor \"" +
+                                             kTextEmbedding +
                                              "\" is missing, the talker reads the speaker's row from it");
     }
     if (info->shape != expected || !at::isFloatingType(info->dtype)) {
-      throw Error(OMNI_INVALID_ARGUMENT, info->file + ": tensor \"" + kTextEmbedding + "\": expected floats " +
-                                             shape_text(expected) + ", found " + shape_text(info->shape));
+      throw Error(OMNI_INVALID_ARGUMENT, info->file + ": tensor \"" + kTextEmbedding +
+                                             "\": expected floats " + shape_text(expected) + ", found " +
+                                             shape_text(info->shape));
     }
   }
 
@@ -132,8 +143,9 @@ class Talker final : public AutoregressiveEngine {
     auto request = std::make_unique<Request>(decoder().cache_shape(), config.max_positions);
     request->prompt_tokens = params.positive("prompt_tokens");
     if (request->prompt_tokens > config.max_positions - 2) {
-      params.fail("\"prompt_tokens\": " + std::to_string(request->prompt_tokens) + " and 2 are too many, the talker has " +
-                  std::to_string(config.max_positions) + " positions (max_position_embeddings)");
+      params.fail("\"prompt_tokens\": " + std::to_string(request->prompt_tokens) +
+                  " and 2 are too many, the talker has " + std::to_string(config.max_positions) +
+                  " positions (max_position_embeddings)");
     }
     request->speaker_token = find_speaker(speakers_, params.string("speaker", "")).bos_token;
     sampling.suppress_tokens.push_back(tokens_.codec_start);
@@ -150,8 +162,9 @@ class Talker final : public AutoregressiveEngine {
   at::Tensor checked_rows(const NamedTensor& named) const {
     const at::Tensor& rows = named.tensor;
     if (rows.dim() != 2 || rows.size(1) != width_ || !at::isFloatingType(rows.scalar_type())) {
-      throw Error(OMNI_INVALID_ARGUMENT, "qwen2_5_omni.talker: \"" + named.name + "\": expected floats [rows, " +
-                                             std::to_string(width_) + "], found " + c10::toString(rows.scalar_type()) + " " +
+      throw Error(OMNI_INVALID_ARGUMENT, "qwen2_5_omni.talker: \"" + named.name +
+                                             "\": expected floats [rows, " + std::to_string(width_) +
+                                             "], found " + c10::toString(rows.scalar_type()) + " " +
                                              shape_text(rows.sizes().vec()));
     }
     return rows.to(at::TensorOptions().dtype(dtype()).device(weights().device()));
@@ -159,14 +172,16 @@ class Talker final : public AutoregressiveEngine {
 
   void accept(Sequence& sequence, const EngineInput& input) override {
     auto& request = static_cast<Request&>(sequence);
-    if (!input.tokens.empty()) throw Error(OMNI_INVALID_ARGUMENT, "qwen2_5_omni.talker: expected tensors, found tokens");
+    if (!input.tokens.empty())
+      throw Error(OMNI_INVALID_ARGUMENT, "qwen2_5_omni.talker: expected tensors, found tokens");
     std::vector<at::Tensor> prompt;
     std::vector<at::Tensor> reply;
     int64_t prompt_rows = request.prompt_rows_fed;
     for (const NamedTensor& named : input.tensors) {
       if (named.name != "prompt_rows" && named.name != "reply_rows") {
-        throw Error(OMNI_INVALID_ARGUMENT,
-                    "qwen2_5_omni.talker: expected \"prompt_rows\" or \"reply_rows\", found \"" + named.name + "\"");
+        throw Error(
+            OMNI_INVALID_ARGUMENT,
+            "qwen2_5_omni.talker: expected \"prompt_rows\" or \"reply_rows\", found \"" + named.name + "\"");
       }
       const bool is_prompt = named.name == "prompt_rows";
       (is_prompt ? prompt : reply).push_back(checked_rows(named));
@@ -212,8 +227,8 @@ class Talker final : public AutoregressiveEngine {
     auto& request = static_cast<Request&>(sequence);
     std::vector<at::Tensor> rows = std::move(request.prompt_rows);
     request.prompt_rows.clear();
-    rows.push_back((text_row(request.speaker_token, request.rows_dtype) + codec_row(tokens_.codec_pad)).unsqueeze(0));
-    rows.push_back((next_text_row(request) + codec_row(tokens_.codec_start)).unsqueeze(0));
+    rows.push_back(text_row(request.speaker_token, request.rows_dtype).unsqueeze(0));
+    rows.push_back(next_text_row(request).unsqueeze(0));
     return projection_->forward(at::cat(rows));
   }
 
@@ -245,6 +260,8 @@ class Talker final : public AutoregressiveEngine {
 
 }  // namespace
 
-std::unique_ptr<Engine> open_qwen2_5_omni_talker(const EngineConfig& config) { return std::make_unique<Talker>(config); }
+std::unique_ptr<Engine> open_qwen2_5_omni_talker(const EngineConfig& config) {
+  return std::make_unique<Talker>(config);
+}
 
 }  // namespace omni
