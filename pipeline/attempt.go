@@ -33,6 +33,7 @@ type part struct {
 	tokens  []int64
 	finish  message.Finish
 	ledger  message.Ledger
+	ended   time.Time   // the last output was handled
 	decoder TextDecoder // of a text stage
 	text    []byte
 	samples []float32
@@ -51,8 +52,9 @@ type inlets struct {
 }
 
 // attempt runs r once. Its stages work at the same time, each on what those before have given so far.
-func (o *Omni) attempt(ctx context.Context, r *request) (*Response, error) {
+func (o *Omni) attempt(ctx context.Context, r *request) (response *Response, err error) {
 	a := &attempt{omni: o, request: r}
+	defer func() { o.profile.note(a, err) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	open := a.plan()
@@ -167,6 +169,7 @@ func (a *attempt) pump(ctx context.Context, p *part, open *inlets) error {
 			return err
 		}
 		if done {
+			p.ended = time.Now()
 			return nil
 		}
 		if err := p.flow.took(ctx); err != nil {

@@ -16,7 +16,8 @@ type flow struct {
 	live     *live
 	id       uint64
 	inbox    chan *message.Output
-	consumed int // outputs taken since the last credit
+	consumed int   // outputs taken since the last credit
+	sentNS   int64 // when its Admit was sent, Unix nanoseconds
 
 	abandoned bool // nobody reads the inbox any more; guarded by live.mu
 }
@@ -38,7 +39,8 @@ func (l *live) admit(ctx context.Context, m message.Admit) (*flow, error) {
 	f.id = l.next
 	l.flows[f.id] = f
 	l.mu.Unlock()
-	m.Sequence, m.Window, m.SentNS = f.id, window, time.Now().UnixNano()
+	f.sentNS = time.Now().UnixNano()
+	m.Sequence, m.Window, m.SentNS = f.id, window, f.sentNS
 	if err := l.send(ctx, &m); err != nil {
 		l.mu.Lock()
 		delete(l.flows, f.id)

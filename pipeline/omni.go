@@ -197,6 +197,7 @@ func (o *Omni) Close() error {
 		close(o.closed)
 		o.mu.Unlock()
 		o.running.Wait()
+		o.profile.closeBook(0)
 		o.stop()
 		o.supervised.Wait()
 		o.spawner.stop()

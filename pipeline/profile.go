@@ -23,6 +23,8 @@ type ProfileReport struct {
 	Workers []profiler.Report `json:"workers"`
 	// Files are all files that are complete.
 	Files []ProfileFile `json:"files"`
+	// Ledger is nil until the session is stopped in every stage.
+	Ledger *ProfileLedger `json:"ledger,omitempty"`
 }
 
 // ProfileFile is one file of a profile session.
@@ -46,6 +48,7 @@ type profileState struct {
 	mu   sync.Mutex // guards what follows; held for moments only
 	name string     // of the current or last session
 	taps []*tap
+	book book
 }
 
 // tap is a worker in a session. Its fields but report, ended and final do not change.
@@ -133,7 +136,7 @@ func (o *Omni) startProfile(ids []int) (*ProfileReport, error) {
 		return nil, errors.Join(err, stopErr)
 	}
 	p.mu.Lock()
-	p.name, p.taps = start.Session, taps
+	p.name, p.taps, p.book = start.Session, taps, book{stampNS: start.StampNS}
 	p.mu.Unlock()
 	return p.report(nil), nil
 }
@@ -228,6 +231,9 @@ func (o *Omni) stopProfile(ids []int) (*ProfileReport, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, active := p.active(); len(active) == 0 {
+		p.closeBook(len(o.gate))
+	}
 	return p.report(nil), nil
 }
 
@@ -283,7 +289,7 @@ func (p *profileState) active() (string, []int) {
 func (p *profileState) report(fresh map[*tap]profiler.Report) *ProfileReport {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := &ProfileReport{Session: p.name, Workers: []profiler.Report{}, Files: []ProfileFile{}}
+	r := &ProfileReport{Session: p.name, Workers: []profiler.Report{}, Files: []ProfileFile{}, Ledger: p.book.written}
 	for _, t := range p.taps {
 		w, ok := fresh[t]
 		if !ok || t.ended {

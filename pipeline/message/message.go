@@ -163,6 +163,15 @@ type Ledger struct {
 	Tokens     int64 `json:"tokens"`
 	BytesIn    int64 `json:"bytes_in"`
 	BytesOut   int64 `json:"bytes_out"`
+
+	// What follows are moments in Unix nanoseconds, 0 before they have come.
+	ReceivedNS    int64 `json:"received_ns"`     // the worker had the Admit
+	FirstInputNS  int64 `json:"first_input_ns"`  // of the first Feed; of the Admit if none follows
+	LastInputNS   int64 `json:"last_input_ns"`   // of the last Feed so far
+	FirstStepNS   int64 `json:"first_step_ns"`   // its first step began
+	LastStepNS    int64 `json:"last_step_ns"`    // its last step so far ended
+	FirstOutputNS int64 `json:"first_output_ns"` // its first Output was sent
+	LastOutputNS  int64 `json:"last_output_ns"`  // its last Output so far was sent
 }
 
 // Output is what one step did for one sequence. After StateDone or StateFailed the worker has forgotten the sequence.

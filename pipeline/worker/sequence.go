@@ -41,6 +41,10 @@ func (s *sequence) enter(next phase, now time.Time) {
 		s.ledger.WaitNS += spent
 	case stepped:
 		s.ledger.ComputeNS += spent
+		s.ledger.LastStepNS = now.UnixNano()
+	}
+	if next == stepped && s.ledger.FirstStepNS == 0 {
+		s.ledger.FirstStepNS = now.UnixNano()
 	}
 	s.phase, s.since = next, now
 }
@@ -51,4 +55,12 @@ func (s *sequence) resume() phase {
 		return blocked
 	}
 	return queued
+}
+
+// input books the moment at which input has come.
+func (s *sequence) input(at time.Time) {
+	if s.ledger.FirstInputNS == 0 {
+		s.ledger.FirstInputNS = at.UnixNano()
+	}
+	s.ledger.LastInputNS = at.UnixNano()
 }

@@ -57,8 +57,10 @@ func (l *loop) admit(ctx context.Context, m *message.Admit, at time.Time) error 
 	}
 	l.newest = m.Sequence
 	s := &sequence{id: m.Sequence, cost: m.Cost, fed: m.Last, window: m.Window, credits: m.Window, phase: waiting, since: at}
+	s.ledger.ReceivedNS = at.UnixNano()
 	if m.Last {
 		s.phase = queued
+		s.input(at)
 	}
 	s.ledger.TransferNS = underWay(m.SentNS, at)
 	s.ledger.BytesIn = int64(len(m.Params))
@@ -86,6 +88,7 @@ func (l *loop) feed(ctx context.Context, m *message.Feed, at time.Time) error {
 	if s.fed {
 		return l.fail(ctx, s, message.Errorf(message.InvalidArgument, "input after the last"))
 	}
+	s.input(at)
 	s.ledger.TransferNS += underWay(m.SentNS, at)
 	s.ledger.BytesIn += size(m.Tokens, m.Tensors)
 	if err := l.engine.Feed(m.Sequence, Input{Tokens: m.Tokens, Tensors: m.Tensors, Last: m.Last}); err != nil {
@@ -215,8 +218,12 @@ func (l *loop) refuse(ctx context.Context, s *sequence, err error) error {
 }
 
 func (l *loop) send(ctx context.Context, s *sequence, out *message.Output) error {
-	out.Ledger = s.ledger
 	out.SentNS = time.Now().UnixNano()
+	if s.ledger.FirstOutputNS == 0 {
+		s.ledger.FirstOutputNS = out.SentNS
+	}
+	s.ledger.LastOutputNS = out.SentNS
+	out.Ledger = s.ledger
 	return l.conn.Send(ctx, out)
 }
 
