@@ -46,12 +46,13 @@ type Config struct {
 	MaxIterations int
 	// MaxSeconds ends recording after that time, also in a worker that has no work; 0 does not limit it.
 	MaxSeconds float64
-	// Recorder names the implementation; the zero value of a Config made by hand is not valid, see Default.
+	// Recorder names the implementation: "kineto" is torch's own profiler, complete and slow to stop; "stream" writes the
+	// same events while the model runs and stops at once. A Config made by hand must name one; see Default.
 	Recorder string
 }
 
-// Recorders lists the values of [Config.Recorder].
-var recorders = []string{"kineto"}
+// recorders lists the values of [Config.Recorder].
+var recorders = []string{"kineto", "stream"}
 
 // Default returns a Config with every default and profiling off.
 func Default() Config {

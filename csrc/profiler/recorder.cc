@@ -5,6 +5,7 @@
 #include <atomic>
 #include <utility>
 
+#include "profiler/stream_recorder.h"
 #include "profiler/torch_recorder.h"
 #include "runtime/config.h"
 #include "status.h"
@@ -19,6 +20,7 @@ using Factory = std::unique_ptr<Recorder> (*)(RecorderConfig config);
 
 constexpr std::pair<const char*, Factory> kRecorders[] = {
     {"kineto", start_torch_recorder},
+    {"stream", start_stream_recorder},
 };
 
 Factory factory_of(const Config& config, const std::string& name) {

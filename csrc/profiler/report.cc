@@ -34,8 +34,6 @@ nlohmann::json FinishedFiles::json() const {
           {"write_ms", write_ms}};
 }
 
-nlohmann::json trace_environment() {
-  return {{"torch_version", TORCH_VERSION}};
-}
+nlohmann::json trace_environment() { return {{"torch_version", TORCH_VERSION}}; }
 
 }  // namespace omni

@@ -9,18 +9,24 @@ constexpr std::string_view kStepRow = "ProfilerStep*";
 
 }  // namespace
 
-void TableBuilder::enter(int64_t thread, std::string_view name, bool annotation, int64_t start_ns) {
+bool is_utility_op(std::string_view name) {
+  return name.starts_with("profiler::_record_function") || name == "aten::is_leaf" ||
+         name == "aten::output_nr" || name == "aten::_version";
+}
+
+void TableBuilder::enter(int64_t thread, size_t row, int64_t start_ns) {
   std::vector<Frame>& stack = stacks_[thread];
   Frame& frame = stack.emplace_back();
-  frame.call.row = row(name, annotation, false);
+  frame.call.row = row;
   frame.call.start_ns = start_ns;
 }
 
-void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops) {
+void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t above) {
   std::vector<Frame>& stack = stacks_[thread];
-  if (stack.empty()) return;
-  const Frame frame = stack.back();
-  stack.pop_back();
+  if (stack.size() <= above) return;
+  const size_t at = stack.size() - 1 - above;
+  const Frame frame = stack[at];
+  stack.erase(stack.begin() + static_cast<ptrdiff_t>(at));
   Call call = frame.call;
   call.total_ns = end_ns - call.start_ns;
   call.flops = flops;
@@ -36,11 +42,11 @@ void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops) {
     }
     call.has_only = false;
   }
-  if (stack.empty()) {
+  if (at == 0) {
     add(call);
     return;
   }
-  Frame& caller = stack.back();
+  Frame& caller = stack[at - 1];
   ++caller.call.children;
   caller.call.children_ns += call.total_ns;
   caller.call.bytes += call.bytes;

@@ -33,8 +33,17 @@ struct TableRow {
 // Not thread-safe; may be handed from thread to thread.
 class TableBuilder {
  public:
-  void enter(int64_t thread, std::string_view name, bool annotation, int64_t start_ns);
-  void exit(int64_t thread, int64_t end_ns, uint64_t flops);
+  static constexpr size_t kNoRow = SIZE_MAX;
+
+  // The row of a name, for callers that know it before.
+  size_t row(std::string_view name, bool annotation) { return row(name, annotation, false); }
+
+  void enter(int64_t thread, size_t row, int64_t start_ns);
+  void enter(int64_t thread, std::string_view name, bool annotation, int64_t start_ns) {
+    enter(thread, row(name, annotation), start_ns);
+  }
+  // Ends the innermost call, or, where calls do not nest, the one that has above others inside it still open.
+  void exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t above = 0);
   void memory(int64_t thread, int64_t bytes);
   // An op that began in one thread and ended in another: it has neither children nor self time.
   void async_op(std::string_view name, int64_t duration_ns);
@@ -73,6 +82,9 @@ class TableBuilder {
   std::string key_;                                // reused
   std::unordered_map<int64_t, std::vector<Frame>> stacks_;
 };
+
+// The ops that torch leaves out of its own tables: parts of profiling itself.
+bool is_utility_op(std::string_view name);
 
 // What the table leaves out or shows, as torch's profiler was asked.
 struct TableOptions {

@@ -22,9 +22,7 @@ std::string printf_string(const char* format, Args... args) {
 }
 
 // Microseconds, as torch has them: divided before anything else is computed, so that the last digits agree.
-double to_us(int64_t ns) {
-  return static_cast<double>(ns) / 1e3;
-}
+double to_us(int64_t ns) { return static_cast<double>(ns) / 1e3; }
 
 std::string format_time(double us) {
   if (us >= 1e6) return printf_string("%.3fs", us / 1e6);

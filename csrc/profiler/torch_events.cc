@@ -30,12 +30,6 @@ using libkineto::ITraceActivity;
 using TorchOp = ExtraFields<EventType::TorchOp>;
 using Allocation = ExtraFields<EventType::Allocation>;
 
-// The ops that torch leaves out of its own tables: parts of profiling itself.
-bool is_utility(const std::string& name) {
-  return name.starts_with("profiler::_record_function") || name == "aten::is_leaf" ||
-         name == "aten::output_nr" || name == "aten::_version";
-}
-
 void append_strings(std::string& out, const std::vector<std::string>& values) {
   out += '[';
   for (size_t i = 0; i < values.size(); ++i) {
@@ -116,7 +110,7 @@ class HostWalk {
     std::vector<Open>& stack = open_[thread];
     close(thread, stack, result.start_time_ns_, end_ns);
     if (trace_ != nullptr) write(result, op, thread, end_ns, annotation, stack);
-    if (is_utility(op.name_)) return;
+    if (is_utility_op(op.name_)) return;
     if (async) {
       table_.async_op(op.name_, end_ns - result.start_time_ns_);
       return;

@@ -226,7 +226,7 @@ TEST_P(RecorderTest, OnlyOneRecordsAtATime) {
   auto first = start_recorder(config());
   EXPECT_THROW(start_recorder(config({{"session", "s2"}})), Error);
   first->stop();
-  const auto second = start_recorder(config({{"session", "s2"}}));
+  const auto second = start_recorder(config({{"trace_path", (folder_.path() / "two.gz").string()}}));
   second->stop();
 }
 
@@ -294,7 +294,7 @@ TEST_P(RecorderTest, AFullDiskIsAnErrorAndLeavesNothing) {
   EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, RecorderTest, testing::Values("kineto"),
+INSTANTIATE_TEST_SUITE_P(All, RecorderTest, testing::Values("kineto", "stream"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(RecorderConfigTest, RejectsWhatItDoesNotKnow) {

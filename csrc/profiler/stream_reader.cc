@@ -1,0 +1,216 @@
+// Records back into events.
+#include "profiler/stream_reader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "profiler/stream_inputs.h"
+
+namespace omni::stream {
+namespace {
+
+template <typename T>
+T take(const std::byte*& at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  at += sizeof value;
+  return value;
+}
+
+}  // namespace
+
+Reader::Reader(const RecorderConfig& config, Session& session, TraceWriter* trace, TableBuilder& table)
+    : config_(config), session_(session), trace_(trace), table_(table) {}
+
+void Reader::read(const Filled& filled) {
+  clock_.follow();
+  Thread& thread = threads_[filled.log];
+  thread.thread = filled.thread;
+  const std::byte* at = filled.chunk->bytes.data();
+  const std::byte* const end = at + filled.chunk->used.load(std::memory_order_acquire);
+  while (at < end) {
+    Header header;
+    std::memcpy(&header, at, sizeof header);
+    const std::byte* payload = at + sizeof header;
+    at += size_t{header.words} * 8;
+    switch (header.kind) {
+      case Kind::kOpBegin:
+      case Kind::kScopeBegin:
+      case Kind::kStepBegin:
+        begin(thread, filled.log, header, payload);
+        break;
+      case Kind::kOpEnd:
+        end_op(thread, filled.log, clock_.unix_ns(header.time));
+        break;
+      case Kind::kStepEnd:
+        end_step(thread, filled.log, clock_.unix_ns(header.time));
+        break;
+      case Kind::kScopeEnd:
+        end_scope(header.id, take<uint64_t>(payload), clock_.unix_ns(header.time), header.id == filled.log);
+        break;
+      case Kind::kMemory:
+        memory(thread, filled.log, header, payload);
+        break;
+    }
+  }
+}
+
+void Reader::finish(uint64_t end_counter) {
+  const int64_t end_ns = clock_.unix_ns(end_counter);
+  for (auto& [log, thread] : threads_) {
+    while (thread.depth > 0) {
+      const size_t top = thread.depth - 1;
+      close(thread, log, top, std::max(end_ns, thread.frames[top].start_ns), false);
+    }
+  }
+  unmatched_ += static_cast<int64_t>(early_ends_.size());
+}
+
+void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std::byte* payload) {
+  if (thread.depth == thread.frames.size()) thread.frames.emplace_back();
+  Frame& frame = thread.frames[thread.depth];
+  frame.kind = header.kind;
+  frame.annotation = header.kind == Kind::kStepBegin || (header.flags & kAnnotation) != 0;
+  frame.utility = false;
+  frame.external_id = next_id_++;
+  frame.start_ns = clock_.unix_ns(header.time);
+  frame.serial = header.kind == Kind::kScopeBegin ? take<uint64_t>(payload) : 0;
+  frame.number = header.kind == Kind::kStepBegin ? take<int64_t>(payload) : 0;
+  frame.name = header.id;
+  frame.sequence = -1;
+  frame.forward_thread = 0;
+  if ((header.flags & kHasSequence) != 0) {
+    const auto sequence = take<Sequence>(payload);
+    frame.sequence = sequence.number;
+    frame.forward_thread = sequence.forward_thread;
+  }
+  frame.flops = 0;
+  frame.inputs.clear();
+  if ((header.flags & kHasInputs) != 0) {
+    if (trace_ != nullptr) append_inputs(frame.inputs, payload);
+    const Name& op = name(frame.name);
+    if (config_.with_flops && op.has_flops) frame.flops = estimate_flops(op.text, decode_inputs(payload));
+  }
+  frame.module = kNoModule;
+  if (thread.depth > 0) {
+    const Frame& outer = thread.frames[thread.depth - 1];
+    frame.module = outer.kind == Kind::kScopeBegin && outer.annotation ? outer.name : outer.module;
+  }
+  size_t row = 0;
+  if (header.kind == Kind::kStepBegin) {
+    row = table_.row("ProfilerStep*", true);
+  } else {
+    const Name& op = name(frame.name);
+    row = frame.annotation ? op.note : op.row;
+    frame.utility = row == TableBuilder::kNoRow;
+  }
+  if (!frame.utility) table_.enter(log, row, frame.start_ns);
+  ++thread.depth;
+  if (header.kind != Kind::kScopeBegin || early_ends_.empty()) return;
+  if (const auto early = early_ends_.find({log, frame.serial}); early != early_ends_.end()) {
+    close(thread, log, thread.depth - 1, early->second, true);
+    early_ends_.erase(early);
+  }
+}
+
+void Reader::end_op(Thread& thread, uint32_t log, int64_t end_ns) {
+  size_t at = thread.depth;
+  while (at > 0 && thread.frames[at - 1].kind != Kind::kOpBegin) --at;
+  if (at == 0) {
+    ++unmatched_;
+    return;
+  }
+  close(thread, log, at - 1, end_ns, false);
+}
+
+void Reader::end_step(Thread& thread, uint32_t log, int64_t end_ns) {
+  size_t at = thread.depth;
+  while (at > 0 && thread.frames[at - 1].kind != Kind::kStepBegin) --at;
+  if (at > 0) close(thread, log, at - 1, end_ns, at != thread.depth);
+}
+
+void Reader::end_scope(uint32_t log, uint64_t serial, int64_t end_ns, bool same_thread) {
+  Thread& thread = threads_[log];
+  size_t at = thread.depth;
+  while (at > 0 &&
+         (thread.frames[at - 1].kind != Kind::kScopeBegin || thread.frames[at - 1].serial != serial))
+    --at;
+  if (at == 0) {
+    early_ends_[{log, serial}] = end_ns;
+    return;
+  }
+  close(thread, log, at - 1, end_ns, !same_thread || at != thread.depth);
+}
+
+void Reader::memory(Thread& thread, uint32_t log, const Header& header, const std::byte* payload) {
+  const auto memory = take<Memory>(payload);
+  ++events_;
+  if (memory.device_type == 0) table_.memory(log, memory.bytes);
+  if (trace_ == nullptr) return;
+  trace_->memory({.time_ns = clock_.unix_ns(header.time),
+                  .thread = thread.thread,
+                  .address = memory.address,
+                  .bytes = memory.bytes,
+                  .total_allocated = memory.total_allocated,
+                  .total_reserved = memory.total_reserved,
+                  .device_type = memory.device_type,
+                  .device_index = memory.device_index});
+}
+
+void Reader::close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async) {
+  const Frame& closing = thread.frames[frame];
+  ++events_;
+  if (trace_ != nullptr) write(thread, closing, end_ns, async);
+  if (!closing.utility) {
+    size_t above = 0;  // of the table's frames, which lack utilities
+    for (size_t i = frame + 1; i < thread.depth; ++i) above += !thread.frames[i].utility;
+    table_.exit(log, end_ns, closing.flops, above);
+  }
+  std::rotate(thread.frames.begin() + static_cast<ptrdiff_t>(frame),
+              thread.frames.begin() + static_cast<ptrdiff_t>(frame) + 1,
+              thread.frames.begin() + static_cast<ptrdiff_t>(thread.depth));
+  --thread.depth;
+}
+
+void Reader::write(Thread& thread, const Frame& frame, int64_t end_ns, bool async) {
+  HostEvent event;
+  event.name = frame_name(frame);
+  event.annotation = frame.annotation;
+  event.start_ns = frame.start_ns;
+  event.end_ns = end_ns;
+  event.thread = thread.thread;
+  if (async) {
+    // It need not nest in its thread, so it goes on the first extra lane that is free at its start.
+    auto lane = std::find_if(thread.async_ends.begin(), thread.async_ends.end(),
+                             [&](int64_t last) { return last <= frame.start_ns; });
+    if (lane == thread.async_ends.end()) lane = thread.async_ends.insert(lane, 0);
+    *lane = end_ns;
+    event.lane = static_cast<int>(lane - thread.async_ends.begin()) + 1;
+  }
+  event.external_id = frame.external_id;
+  event.sequence = frame.sequence;
+  event.forward_thread = frame.forward_thread;
+  if (config_.with_stack && frame.module != kNoModule) event.module = name(frame.module).text;
+  event.inputs = frame.inputs;
+  trace_->op(event);
+}
+
+const Reader::Name& Reader::name(uint32_t id) {
+  while (names_.size() <= id) {
+    Name& fresh = names_.emplace_back();
+    fresh.text = session_.name(static_cast<uint32_t>(names_.size() - 1));
+    const bool utility = is_utility_op(fresh.text);
+    fresh.row = utility ? TableBuilder::kNoRow : table_.row(fresh.text, false);
+    fresh.note = table_.row(fresh.text, true);
+    fresh.has_flops = has_flops(fresh.text);
+  }
+  return names_[id];
+}
+
+std::string_view Reader::frame_name(const Frame& frame) {
+  if (frame.kind != Kind::kStepBegin) return name(frame.name).text;
+  step_name_ = "ProfilerStep#" + std::to_string(frame.number);
+  return step_name_;
+}
+
+}  // namespace omni::stream

@@ -1,0 +1,96 @@
+// Reads the records of a session and turns them into trace and table while the session runs.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "profiler/recorder.h"
+#include "profiler/stream_clock.h"
+#include "profiler/stream_log.h"
+#include "profiler/table.h"
+#include "profiler/trace_writer.h"
+
+namespace omni::stream {
+
+// One per session; used by the session's writer thread only, except where said. trace may be null.
+class Reader {
+ public:
+  Reader(const RecorderConfig& config, Session& session, TraceWriter* trace, TableBuilder& table);
+
+  // Takes the records of one thread, which follow those it was given before.
+  void read(const Filled& filled);
+
+  // Ends what is still open at the given time.
+  void finish(uint64_t end_counter);
+
+  int64_t unix_ns(uint64_t counter) const { return clock_.unix_ns(counter); }
+  int64_t events() const { return events_; }
+  // Ends without a beginning, because that was dropped or lies before the session.
+  int64_t unmatched() const { return unmatched_; }
+
+ private:
+  struct Name {
+    std::string text;
+    size_t row;      // in the table, as an op
+    size_t note;     // in the table, as an annotation
+    bool has_flops;  // an op whose operations torch estimates
+  };
+
+  // What has begun and not ended.
+  struct Frame {
+    Kind kind = Kind::kOpBegin;
+    bool annotation = false;
+    bool utility = false;  // in the trace but not in the table
+    uint64_t serial = 0;   // of a scope
+    uint64_t external_id = 0;
+    uint32_t name = 0;
+    int64_t number = 0;  // of a step
+    int64_t start_ns = 0;
+    int64_t sequence = -1;
+    uint64_t forward_thread = 0;
+    uint64_t flops = 0;
+    uint32_t module = kNoModule;  // the innermost scope around it
+    std::string inputs;           // JSON text
+  };
+  static constexpr uint32_t kNoModule = UINT32_MAX;
+
+  // The state of one thread's log. Frames beyond depth are kept for their strings' memory.
+  struct Thread {
+    int64_t thread = 0;
+    std::vector<Frame> frames;
+    size_t depth = 0;
+    std::vector<int64_t> async_ends;  // of the extra lanes: when the last event there ended
+  };
+
+  void begin(Thread& thread, uint32_t log, const Header& header, const std::byte* payload);
+  void end_op(Thread& thread, uint32_t log, int64_t end_ns);
+  void end_step(Thread& thread, uint32_t log, int64_t end_ns);
+  void end_scope(uint32_t log, uint64_t serial, int64_t end_ns, bool same_thread);
+  void memory(Thread& thread, uint32_t log, const Header& header, const std::byte* payload);
+  // Writes the event of frame and takes it from the stack.
+  void close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async);
+  void write(Thread& thread, const Frame& frame, int64_t end_ns, bool async);
+  const Name& name(uint32_t id);
+  std::string_view frame_name(const Frame& frame);
+
+  const RecorderConfig& config_;
+  Session& session_;
+  TraceWriter* trace_;
+  TableBuilder& table_;
+  Clock clock_;
+  std::vector<Name> names_;
+  std::unordered_map<uint32_t, Thread> threads_;
+  // Ends that came before their beginning: of a scope that ended on another thread, whose records were sooner here.
+  std::map<std::pair<uint32_t, uint64_t>, int64_t> early_ends_;
+  std::string step_name_;
+  uint64_t next_id_ = 1;
+  int64_t events_ = 0;
+  int64_t unmatched_ = 0;
+};
+
+}  // namespace omni::stream
