@@ -19,9 +19,12 @@ type environment struct {
 	stderr   io.Writer
 	terminal bool // stderr is a terminal: progress is shown as bars
 	getenv   func(string) string
-	open     func(context.Context, pipeline.Config) (engine, error)
+	open     openFunc
 	devices  func() (gpu.Machine, error)
 }
+
+// openFunc opens a pipeline.
+type openFunc func(context.Context, pipeline.Config) (engine, error)
 
 // engine is the part of *pipeline.Omni that the command uses.
 type engine interface {

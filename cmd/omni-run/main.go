@@ -45,22 +45,27 @@ func (e *usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 func main() {
+	os.Exit(execute(os.Args, func(ctx context.Context, cfg pipeline.Config) (engine, error) {
+		return pipeline.Open(ctx, cfg)
+	}))
+}
+
+// execute runs the command on this process's own streams and signals and returns the exit code.
+func execute(args []string, open openFunc) int {
 	ctx, stop := interruptible(context.Background())
+	defer stop()
 	err := newApp(&environment{
 		stdin:    os.Stdin,
 		stdout:   os.Stdout,
 		stderr:   os.Stderr,
 		terminal: isTerminal(os.Stderr),
 		getenv:   os.Getenv,
-		open: func(ctx context.Context, cfg pipeline.Config) (engine, error) {
-			return pipeline.Open(ctx, cfg)
-		},
-		devices: gpu.List,
-	}).RunContext(ctx, dottedSettings(os.Args))
+		open:     open,
+		devices:  gpu.List,
+	}).RunContext(ctx, dottedSettings(args))
 	code := exitCode(ctx, err)
-	stop()
 	report(os.Stderr, err, code)
-	os.Exit(code)
+	return code
 }
 
 // interruptible returns a context that SIGINT or SIGTERM ends. The second signal exits at once: the kernel ends the

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
+)
+
+const (
+	// scriptsVariable makes the test binary the command, over workers that behave as its value says.
+	scriptsVariable = "OMNI_RUN_TEST_SCRIPTS"
+	// markVariable is inherited by the workers, so that a test finds them among all processes.
+	markVariable = "OMNI_RUN_TEST_MARK"
+)
+
+func TestMain(m *testing.M) {
+	pipelinetest.RunIfWorker()
+	if text := os.Getenv(scriptsVariable); text != "" {
+		os.Exit(execute(os.Args, func(ctx context.Context, cfg pipeline.Config) (engine, error) {
+			var scripts map[string]pipelinetest.Script
+			if err := json.Unmarshal([]byte(text), &scripts); err != nil {
+				return nil, err
+			}
+			fake, err := pipelinetest.NewConfig(scripts)
+			if err != nil {
+				return nil, err
+			}
+			cfg.WorkerPath, cfg.WorkerEnv, cfg.Limits = fake.WorkerPath, fake.WorkerEnv, fake.Limits
+			return pipeline.OpenGraph(ctx, cfg, pipelinetest.Graph())
+		}))
+	}
+	os.Exit(m.Run())
+}
+
+// process is a running omni-run with workers of its own.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	mark   string
+	stdout strings.Builder
+	stderr *bufio.Scanner
+	log    strings.Builder // of stderr
+}
+
+var marks atomic.Int64
+
+func startCommand(t *testing.T, scripts map[string]pipelinetest.Script, args ...string) *process {
+	t.Helper()
+	text, err := json.Marshal(scripts)
+	require.NoError(t, err)
+	p := &process{t: t, mark: fmt.Sprintf("%d-%d", os.Getpid(), marks.Add(1))}
+	p.cmd = exec.Command(os.Args[0], append([]string{"--model", "none", "--output-dir", filepath.Join(t.TempDir(), "out")}, args...)...)
+	p.cmd.Env = append(os.Environ(), scriptsVariable+"="+string(text), markVariable+"="+p.mark, "GORACE=atexit_sleep_ms=0")
+	p.cmd.Stdout = &p.stdout
+	stderr, err := p.cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Start())
+	p.stderr = bufio.NewScanner(stderr)
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	return p
+}
+
+// await reads standard error up to a line that holds text.
+func (p *process) await(text string) {
+	p.t.Helper()
+	for p.stderr.Scan() {
+		line := p.stderr.Text()
+		p.log.WriteString(line + "\n")
+		if strings.Contains(line, text) {
+			return
+		}
+	}
+	require.Fail(p.t, "the command ended before it said "+text, p.log.String())
+}
+
+// end waits for the command and returns what it left; no worker may be left.
+func (p *process) end() outcome {
+	p.t.Helper()
+	for p.stderr.Scan() {
+		p.log.WriteString(p.stderr.Text() + "\n")
+	}
+	var exit *exec.ExitError
+	if err := p.cmd.Wait(); err != nil {
+		require.ErrorAs(p.t, err, &exit)
+	}
+	require.Eventually(p.t, func() bool { return len(p.workers()) == 0 }, time.Second, 5*time.Millisecond, "workers outlive the command")
+	return outcome{code: p.cmd.ProcessState.ExitCode(), stdout: p.stdout.String(), stderr: p.log.String()}
+}
+
+func (p *process) interrupt(signal syscall.Signal) {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(signal))
+}
+
+// workers returns the processes that carry the mark, but for the command itself.
+func (p *process) workers() []string {
+	folders, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(p.t, err)
+	var found []string
+	for _, folder := range folders {
+		environ, err := os.ReadFile(filepath.Join(folder, "environ")) // processes come and go
+		if err == nil && strings.Contains(string(environ), markVariable+"="+p.mark+"\x00") && filepath.Base(folder) != fmt.Sprint(p.cmd.Process.Pid) {
+			found = append(found, folder)
+		}
+	}
+	return found
+}
+
+func TestRequestsThroughRealWorkers(t *testing.T) {
+	got := startCommand(t, map[string]pipelinetest.Script{}, "--prompt", "one", "--prompt", "two", "--max-tokens", "5", "--format", "json").end()
+	require.Zero(t, got.code, got.stderr)
+	for i, prompt := range []string{"one", "two"} {
+		want := pipelinetest.Expect(prompt, 5)
+		request := got.object(t)["requests"].([]any)[i].(map[string]any)
+		require.Equal(t, want.Text, request["text"])
+		path := request["audio"].(map[string]any)["path"].(string)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.EqualValues(t, 44+2*len(want.PCM), info.Size())
+	}
+}
+
+func TestAWorkerThatDiesOnceCostsNoRequest(t *testing.T) {
+	once := filepath.Join(t.TempDir(), "happened")
+	scripts := map[string]pipelinetest.Script{
+		pipelinetest.Talker: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtDecode, Nth: 2, Do: pipelinetest.Kill, Once: once}}},
+	}
+	got := startCommand(t, scripts, "--prompt", "one", "--prompt", "two").end()
+	require.Zero(t, got.code, got.stderr)
+	require.FileExists(t, once)
+	require.Contains(t, got.stdout, pipelinetest.Expect("two", 8).Text)
+}
+
+func TestAWorkerThatKeepsDyingFailsItsRequestsByName(t *testing.T) {
+	scripts := map[string]pipelinetest.Script{
+		pipelinetest.Code2Wav: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtPrefill, Do: pipelinetest.Kill}}},
+	}
+	got := startCommand(t, scripts, "--prompt", "one", "--format", "json").end()
+	require.Equal(t, exitFailed, got.code, got.stderr)
+	fault := got.object(t)["requests"].([]any)[0].(map[string]any)["error"].(map[string]any)
+	require.EqualValues(t, 2, fault["stage"])
+	require.Contains(t, fault["message"], "code2wav")
+	require.Contains(t, fault["message"], "killed")
+}
+
+func TestSignalsStopCleanlyInEveryPhase(t *testing.T) {
+	slow := func(name string) map[string]pipelinetest.Script {
+		return map[string]pipelinetest.Script{name: {Step: 50 * time.Millisecond}}
+	}
+	tests := []struct {
+		name    string
+		scripts map[string]pipelinetest.Script
+		after   string
+	}{
+		{"loading", map[string]pipelinetest.Script{pipelinetest.Thinker: {Parts: 1000, Part: 10 * time.Millisecond}}, "loading stage 0"},
+		{"in the thinker", slow(pipelinetest.Thinker), "loaded 3 stages"},
+		{"in the talker", slow(pipelinetest.Talker), "loaded 3 stages"},
+		{"in code2wav", slow(pipelinetest.Code2Wav), "loaded 3 stages"},
+	}
+	for _, test := range tests {
+		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+			t.Run(fmt.Sprintf("%s, %v", test.name, signal), func(t *testing.T) {
+				p := startCommand(t, test.scripts, "--prompt", "one", "--max-tokens", "1000", "--format", "json")
+				p.await(test.after)
+				p.interrupt(signal)
+				got := p.end()
+				require.Equal(t, exitInterrupted, got.code, got.stderr)
+				require.Contains(t, got.stderr, "omni-run: interrupted")
+				require.Equal(t, "CANCELLED", got.object(t)["requests"].([]any)[0].(map[string]any)["error"].(map[string]any)["code"])
+			})
+		}
+	}
+}
+
+func TestTheSecondSignalStopsAtOnce(t *testing.T) {
+	scripts := map[string]pipelinetest.Script{
+		pipelinetest.Thinker: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtPrefill, Do: pipelinetest.Freeze}}},
+	}
+	p := startCommand(t, scripts, "--prompt", "one")
+	p.await("loaded 3 stages")
+	began := time.Now()
+	p.interrupt(syscall.SIGINT)
+	p.await("interrupt again to stop at once")
+	p.interrupt(syscall.SIGINT)
+	got := p.end()
+	require.Equal(t, exitInterrupted, got.code, got.stderr)
+	require.Less(t, time.Since(began), 3*time.Second, "without waiting for a worker that does not answer")
+}
