@@ -1,0 +1,116 @@
+// Package archive finds what profile sessions have left in a profile directory.
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/omni-run/omni/profiler/ledger"
+)
+
+// ErrNoSession says that a directory has no trace of the session that was asked for.
+var ErrNoSession = errors.New("no such profile session")
+
+// Session is what one profile session has left.
+type Session struct {
+	Dir  string
+	Name string // s1
+	// StampNS is the time in the names of its traces, which tells apart the sessions of several runs.
+	StampNS int64
+	// Traces are complete, sorted by worker.
+	Traces []Trace
+	// Unfinished are traces that were never completed.
+	Unfinished []string
+	// Ledger is the path of the requests' times, empty if there is none.
+	Ledger string
+}
+
+// Trace is the trace of one worker.
+type Trace struct {
+	Path   string
+	Worker string // stage-0
+}
+
+// ID names the session uniquely within its directory.
+func (s *Session) ID() string { return fmt.Sprintf("%s.%d", s.Name, s.StampNS) }
+
+// Path is where a file about the session goes: in a subfolder, away from the traces.
+func (s *Session) Path(folder, suffix string) string {
+	return filepath.Join(s.Dir, folder, s.ID()+suffix)
+}
+
+// traceName matches {worker}_{session}.{stamp}.pt.trace.json[.gz][.tmp].
+var traceName = regexp.MustCompile(`^(.+)_([^_.]+)\.(\d+)\.pt\.trace\.json(?:\.gz)?(\.tmp)?$`)
+
+// Sessions returns the sessions of a directory, oldest first.
+func Sessions(dir string) ([]Session, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("profile directory: %w", err)
+	}
+	found := map[string]*Session{}
+	var sessions []*Session
+	for _, entry := range entries {
+		m := traceName.FindStringSubmatch(entry.Name())
+		if m == nil || entry.IsDir() {
+			continue
+		}
+		stamp, err := strconv.ParseInt(m[3], 10, 64)
+		if err != nil {
+			continue // no time: the file is not ours
+		}
+		s := found[m[2]+"."+m[3]]
+		if s == nil {
+			s = &Session{Dir: dir, Name: m[2], StampNS: stamp}
+			found[m[2]+"."+m[3]] = s
+			sessions = append(sessions, s)
+		}
+		path := filepath.Join(dir, entry.Name())
+		if m[4] != "" {
+			s.Unfinished = append(s.Unfinished, path)
+		} else {
+			s.Traces = append(s.Traces, Trace{Path: path, Worker: m[1]})
+		}
+	}
+	list := make([]Session, 0, len(sessions))
+	for _, s := range sessions {
+		if path := ledger.Path(dir, s.Name, s.StampNS); exists(path) {
+			s.Ledger = path
+		}
+		slices.SortFunc(s.Traces, func(a, b Trace) int { return strings.Compare(a.Worker, b.Worker) })
+		list = append(list, *s)
+	}
+	slices.SortFunc(list, func(a, b Session) int { return int(min(1, max(-1, a.StampNS-b.StampNS))) })
+	return list, nil
+}
+
+// Find returns a session of a directory: the one of the given ID, the last of the given name, the last if which is empty.
+func Find(dir, which string) (*Session, error) {
+	sessions, err := Sessions(dir)
+	if err != nil {
+		return nil, err
+	}
+	var known []string
+	for i := len(sessions) - 1; i >= 0; i-- {
+		s := &sessions[i]
+		known = append(known, s.ID())
+		if len(s.Traces) > 0 && (which == "" || which == s.Name || which == s.ID()) {
+			return s, nil
+		}
+	}
+	if len(known) == 0 {
+		return nil, fmt.Errorf("%w: there are no traces in %s (files named {worker}_{session}.{time}.pt.trace.json.gz)", ErrNoSession, dir)
+	}
+	return nil, fmt.Errorf("%w: %q with complete traces in %s; there are %s", ErrNoSession, which, dir, strings.Join(known, ", "))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

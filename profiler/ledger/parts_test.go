@@ -1,0 +1,85 @@
+package ledger
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// overlapping is a request whose stages work at the same time.
+func overlapping() Request {
+	return Request{
+		ID: "r", ArrivedNS: 100, EnteredNS: 110, DoneNS: 1000,
+		Stages: []Stage{
+			{
+				ID: 0, Name: "thinker", DispatchedNS: 112, ReceivedNS: 120, FirstInputNS: 120, LastInputNS: 120,
+				FirstComputeNS: 150, LastComputeNS: 500, FirstOutputNS: 200, LastOutputNS: 501, DoneNS: 505,
+			},
+			{
+				ID: 1, Name: "talker", From: []int{0}, DispatchedNS: 113, ReceivedNS: 121, FirstInputNS: 210, LastInputNS: 510,
+				FirstComputeNS: 220, LastComputeNS: 800, FirstOutputNS: 230, LastOutputNS: 801, DoneNS: 803,
+			},
+			{
+				ID: 2, Name: "code2wav", From: []int{1}, DispatchedNS: 114, ReceivedNS: 122, FirstInputNS: 240, LastInputNS: 810,
+				FirstComputeNS: 815, LastComputeNS: 990, FirstOutputNS: 991, LastOutputNS: 991, DoneNS: 995,
+			},
+		},
+	}
+}
+
+func TestCriticalPathSumsUpToTheRequest(t *testing.T) {
+	r := overlapping()
+	require.Equal(t, []Part{
+		{Queue, 0, "thinker", 100, 112},
+		{Transfer, 0, "thinker", 112, 120},
+		{Queue, 0, "thinker", 120, 150},
+		{Compute, 0, "thinker", 150, 501},
+		{Transfer, 1, "talker", 501, 510},
+		{Compute, 1, "talker", 510, 801},
+		{Transfer, 2, "code2wav", 801, 810},
+		{Queue, 2, "code2wav", 810, 815},
+		{Compute, 2, "code2wav", 815, 991},
+		{Transfer, 2, "code2wav", 991, 1000},
+	}, r.CriticalPath())
+	r.Error = "x"
+	require.Nil(t, r.CriticalPath())
+}
+
+// Whatever the moments are, the parts neither overlap nor leave a gap.
+func TestPartsTileTheirTime(t *testing.T) {
+	r := overlapping()
+	tests := []func(){
+		func() {},
+		func() { r.Stages[1].LastInputNS = 5 },
+		func() { r.Stages[0].LastComputeNS = 5000 },
+		func() { r.Stages[2].FirstComputeNS = 0 },
+		func() { r.Stages[2].From = nil },
+		func() { r.Stages[0].DispatchedNS = 0 },
+	}
+	for _, change := range tests {
+		change()
+		tile(t, r.CriticalPath(), r.ArrivedNS, r.DoneNS)
+		for _, s := range r.Stages {
+			if s.DispatchedNS > 0 {
+				tile(t, s.Parts(), s.DispatchedNS, s.DoneNS)
+			} else {
+				require.Nil(t, s.Parts())
+			}
+		}
+	}
+	talker := overlapping().Stages[1]
+	require.Equal(t, Part{Wait, 1, "talker", 121, 210}, talker.Parts()[1])
+	code2wav := overlapping().Stages[2]
+	require.Equal(t, Part{Wait, 2, "code2wav", 122, 810}, code2wav.Parts()[1])
+}
+
+func tile(t *testing.T, parts []Part, start, end int64) {
+	t.Helper()
+	require.NotEmpty(t, parts)
+	for _, p := range parts {
+		require.Equal(t, start, p.StartNS, "%+v", parts)
+		require.Positive(t, p.NS())
+		start = p.EndNS
+	}
+	require.Equal(t, end, start, "%+v", parts)
+}
