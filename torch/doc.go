@@ -26,4 +26,21 @@
 //
 // Every error of a C call is an [*Error], whose [Code] is the same in C++, here, in messages and in HTTP replies.
 // Nothing panics because of what a caller passes.
+//
+// # Building and testing
+//
+// The package links libomni.so and libcgotorch.so, which make build puts into build/lib. The linker is told where they
+// and libtorch are by one line in the shell:
+//
+//	eval "$(make env)"
+//
+// Tests run with a library of the same functions over engines without weights, build/fake/libomni.so, which they find
+// beside the one that is linked. To run them under the address and undefined-behaviour sanitizers:
+//
+//	cmake -G Ninja -S . -B build/sanitize -DOMNI_SANITIZE=ON && ninja -C build/sanitize
+//	export CGO_LDFLAGS="${CGO_LDFLAGS//build\//build/sanitize/}" ASAN_OPTIONS=detect_leaks=0
+//	go test -asan ./torch/...
+//
+// Leaks are found by counting handles, see [Live]: libtorch keeps memory for the life of the process, which the leak
+// detector would report.
 package torch

@@ -19,7 +19,9 @@ struct FakeSequence {
   int64_t max_tokens = 0;
   int64_t produced = 0;
   bool wait = false;  // every step reports WAITING until something is fed
-  std::string fault;  // what the next step does: "sequence", "error", "torch", "std", "unknown"
+  // What its steps do: throw ("error", "torch", "std", "unknown"), fail this sequence alone ("sequence"), or put out a
+  // tensor of another layout ("transposed") or of a dtype that the C interface lacks ("dtype").
+  std::string fault;
   EngineInput pending;
 };
 
