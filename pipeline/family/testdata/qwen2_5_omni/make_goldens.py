@@ -135,9 +135,11 @@ class Recorder:
             "talker_eos_token_id": self.codec_ends,
             "speaker": self.speakers[case.get("speaker", 0) % len(self.speakers)],
         }
+        # The mask is what the processor returns. Without one the talker leaves out its codec tokens' embeddings.
+        inputs = {"input_ids": torch.tensor([prompt_ids]), "attention_mask": torch.ones(1, len(prompt_ids), dtype=torch.long)}
         torch.manual_seed(seed)
         try:
-            _, waveform = self.model.generate(input_ids=torch.tensor([prompt_ids]), **arguments)
+            _, waveform = self.model.generate(**inputs, **arguments)
             self.seen["waveform"] = waveform
             self.seen["rng_after_token2wav"] = state_sum()
         except (RuntimeError, ValueError, IndexError) as error:
@@ -181,9 +183,7 @@ def answer(recorder, case):
 
 def store(preset, case, result, fingerprint, recorder):
     """Writes the two files of a case."""
-    thinker = dict(case["thinker"])
-    if "stop_at" in case:
-        thinker["stop_token_ids"] = [result["text_ends"][-1]]
+    thinker = {**case["thinker"], "stop_token_ids": result["text_ends"]}
     document = {
         "case": case["name"],
         "checkpoint": {"preset": preset, "seed": CHECKPOINT_SEED, "sha256": fingerprint},
