@@ -218,8 +218,9 @@ void Token2Wav::feed(uint64_t id, EngineInput input) {
     }
     // A sequence with a seed of its own takes no notice of the generator, which every upstream stage hands on.
     if (!sequence.settings.rng_from_upstream) continue;
-    if (sequence.rng || rng)
+    if (sequence.rng || rng) {
       throw Error(OMNI_INVALID_ARGUMENT, "rng_state: the sequence has its generator already");
+    }
     rng.emplace(tensor.tensor);
   }
   // Nothing can fail any more: the sequence takes all of the input or none.
