@@ -41,6 +41,7 @@ func newApp(env *environment) *cli.App {
 	commands := []command{
 		makeCheckpointCommand,
 		devicesCommand,
+		profileCommand,
 	}
 	app := &cli.App{
 		Name:                      "omni-run",

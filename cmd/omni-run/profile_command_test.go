@@ -1,0 +1,137 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/ledger"
+	"github.com/omni-run/omni/profiler/trace"
+)
+
+// writeProfile writes a small session of two stages: steps of ops, and two requests. slower makes every op that much
+// slower.
+func writeProfile(t *testing.T, slower float64) string {
+	t.Helper()
+	const stamp = 1795311375000000000
+	dir := t.TempDir()
+	for stage, worker := range []string{"stage-0", "stage-1"} {
+		w, err := trace.Create(profiler.TracePath(dir, worker, "s1", stamp, true))
+		require.NoError(t, err)
+		for name, value := range map[string]string{
+			"baseTimeNanoseconds": "1795311375000000000",
+			"distributedInfo":     `{"rank": ` + string(rune('0'+stage)) + `}`,
+			"omni":                `{"session": "s1", "worker": "` + worker + `", "stage": ` + string(rune('0'+stage)) + `}`,
+		} {
+			require.NoError(t, w.Member(name, jsontext.Value(value)))
+		}
+		pid, tid := trace.Number(int64(500+stage)), trace.Number(int64(500+stage))
+		add := func(category, name string, start, duration int64) {
+			require.NoError(t, w.Write(&trace.Event{
+				Phase: trace.Complete, Category: category, Name: name, Process: pid, Thread: tid, Time: start, Duration: duration,
+			}))
+		}
+		at := int64(stage) * 20_000_000
+		for i := range 20 {
+			noise := int64(i%5) * 10_000
+			mm, relu := int64(slower*float64(2_000_000+noise)), int64(300_000)
+			add("user_annotation", "ProfilerStep#"+string(rune('a'+i)), at, mm+relu+200_000)
+			add("user_annotation", "model.layers", at+50_000, mm+relu+100_000)
+			add("cpu_op", "aten::linear", at+100_000, mm)
+			add("cpu_op", "aten::addmm", at+150_000, mm-100_000)
+			add("cpu_op", "aten::relu", at+100_000+mm, relu)
+			at += mm + relu + 1_000_000
+		}
+		require.NoError(t, w.Write(&trace.Event{
+			Phase: trace.Complete, Category: "Trace", Name: "PyTorch Profiler (0)", Process: trace.ID{Text: "Spans", IsText: true},
+			Thread: trace.ID{Text: "PyTorch Profiler", IsText: true}, Duration: 100_000_000,
+		}))
+		require.NoError(t, w.Commit())
+	}
+	var requests []ledger.Request
+	for i, id := range []string{"first", "second"} {
+		ms := func(n int64) int64 { return stamp + (n+int64(i)*10)*1_000_000 }
+		requests = append(requests, ledger.Request{
+			ID: id, ArrivedNS: ms(0), EnteredNS: ms(1), DoneNS: ms(80), PromptTokens: 5,
+			Stages: []ledger.Stage{
+				{
+					ID: 0, Name: "thinker", DispatchedNS: ms(2), ReceivedNS: ms(3), FirstInputNS: ms(3), LastInputNS: ms(3), FirstComputeNS: ms(5),
+					LastComputeNS: ms(40), FirstOutputNS: ms(8), LastOutputNS: ms(40), DoneNS: ms(41), QueueNS: 2e6, ComputeNS: 35e6, TransferNS: 1e6,
+					Steps: 10, Tokens: 10, BytesIn: 100, BytesOut: 4096,
+				},
+				{
+					ID: 1, Name: "talker", From: []int{0}, DispatchedNS: ms(2), ReceivedNS: ms(3), FirstInputNS: ms(9), LastInputNS: ms(42),
+					FirstComputeNS: ms(20), LastComputeNS: ms(78), FirstOutputNS: ms(25), LastOutputNS: ms(78), DoneNS: ms(79), QueueNS: 5e6, WaitNS: 20e6,
+					ComputeNS: 50e6, TransferNS: 3e6, Steps: 10, Tokens: 10, BytesIn: 4096, BytesOut: 80,
+				},
+			},
+		})
+	}
+	require.NoError(t, ledger.Write(ledger.Path(dir, "s1", stamp), ledger.Session{Session: "s1", StampNS: stamp, Running: 1}, requests))
+	return dir
+}
+
+func TestProfileMerge(t *testing.T) {
+	dir := writeProfile(t, 1)
+	got := runCommand(t, &fakeOmni{}, "", "profile", "merge", dir)
+	require.Zero(t, got.code, got.stderr)
+	require.Equal(t, filepath.Join(dir, "merged", "s1.1795311375000000000.json.gz")+"\n", got.stdout)
+	require.FileExists(t, got.stdout[:len(got.stdout)-1])
+	require.Contains(t, got.stderr, "202 events, 2 requests, 2 arrows between stages")
+	require.Contains(t, got.stderr, "the ledger lacks 1 requests that had not ended")
+
+	out := filepath.Join(t.TempDir(), "all.json")
+	for _, args := range [][]string{
+		{"profile", "merge", "--json", dir, "-o", out},
+		{"profile", "merge", dir, "--session=s1", "--output", out, "--json"},
+	} {
+		got = runCommand(t, &fakeOmni{}, "", args...)
+		require.Zero(t, got.code, got.stderr)
+		require.EqualValues(t, 202, got.object(t)["events"])
+		text, err := os.ReadFile(out)
+		require.NoError(t, err)
+		require.True(t, json.Valid(text))
+	}
+}
+
+func TestProfileCommandFaults(t *testing.T) {
+	dir := writeProfile(t, 1)
+	tests := []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"merge"}, 2, "merge: got 0 arguments, want the folder of the profile"},
+		{[]string{"merge", "a", "b"}, 2, "got 2 arguments"},
+		{[]string{"merge", dir, "--colour"}, 2, "flag provided but not defined: --colour"},
+		{[]string{"merge", dir, "-o"}, 2, "flag needs an argument: -o"},
+		{[]string{"merge", dir, "--json=maybe"}, 2, `invalid value "maybe" for flag --json`},
+		{[]string{"merge", dir, "--session", "s9"}, 1, `"s9" with complete traces`},
+		{[]string{"merge", t.TempDir()}, 1, "there are no traces in"},
+		{[]string{"merge", "/missing"}, 1, "no such file"},
+		{[]string{"nonsense"}, 2, `unknown command "nonsense"; want one of merge`},
+	}
+	for _, test := range tests {
+		got := runCommand(t, &fakeOmni{}, "", append([]string{"profile"}, test.args...)...)
+		require.Equal(t, test.code, got.code, test.args)
+		require.Contains(t, got.stderr, test.want, test.args)
+	}
+	require.Contains(t, runCommand(t, &fakeOmni{}, "", "profile", "merge", dir, "--help").stdout, "Usage:")
+}
+
+func TestProfileHelp(t *testing.T) {
+	tests := map[string][]string{
+		"help-profile.txt":       {"profile"},
+		"help-profile-merge.txt": {"profile", "merge", "--help"},
+	}
+	for file, args := range tests {
+		got := runCommand(t, &fakeOmni{}, "", args...)
+		require.Zero(t, got.code, got.stderr)
+		golden(t, file, got.stdout)
+	}
+}
