@@ -108,9 +108,13 @@ func (g *golden) request() pipeline.Request {
 	if messages[0].Role != "system" { // the goldens have the template's own default, the family has the one for speech
 		messages = append([]prompt.Message{{Role: "system", Text: "You are a helpful assistant."}}, messages...)
 	}
+	// What a golden does not name is off; here it would be the family's default.
+	off := config.SamplingParams{
+		TopP: config.Ptr(1.0), TopK: config.Ptr(int64(-1)), RepetitionPenalty: config.Ptr(1.0), StopTokenIDs: []int64{},
+	}
 	return pipeline.Request{
 		ID: g.Case, Messages: messages, Seed: &g.Seed, Speaker: g.Speaker,
-		Sampling: []config.SamplingParams{g.Sampling.Thinker, g.Sampling.Talker},
+		Sampling: []config.SamplingParams{off.Merge(g.Sampling.Thinker), off.Merge(g.Sampling.Talker)},
 	}
 }
 
