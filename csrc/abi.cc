@@ -14,17 +14,11 @@ const void* omni_buffer_data(const omni_buffer* buffer) {
   return buffer == nullptr ? "" : buffer->bytes.data();
 }
 
-size_t omni_buffer_size(const omni_buffer* buffer) {
-  return buffer == nullptr ? 0 : buffer->bytes.size();
-}
+size_t omni_buffer_size(const omni_buffer* buffer) { return buffer == nullptr ? 0 : buffer->bytes.size(); }
 
-void omni_buffer_free(omni_buffer* buffer) {
-  delete buffer;
-}
+void omni_buffer_free(omni_buffer* buffer) { delete buffer; }
 
-uint32_t omni_abi_version(void) {
-  return OMNI_ABI_VERSION;
-}
+uint32_t omni_abi_version(void) { return OMNI_ABI_VERSION; }
 
 omni_status* omni_runtime_init(const char* config, size_t config_size) {
   return guard([&] {
@@ -53,6 +47,4 @@ omni_status* omni_runtime_info(omni_buffer** out) {
   });
 }
 
-int64_t omni_runtime_live(const char* handle_class) {
-  return omni::live_count(handle_class);
-}
+int64_t omni_runtime_live(const char* handle_class) { return omni::live_count(handle_class); }

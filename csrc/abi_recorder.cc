@@ -47,6 +47,4 @@ omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer** out) {
   });
 }
 
-void omni_recorder_free(omni_recorder* recorder) {
-  delete recorder;
-}
+void omni_recorder_free(omni_recorder* recorder) { delete recorder; }

@@ -84,9 +84,7 @@ int64_t live_count(const char* name) noexcept {
 
 }  // namespace omni
 
-int32_t omni_status_code(const omni_status* status) {
-  return status == nullptr ? OMNI_OK : status->code;
-}
+int32_t omni_status_code(const omni_status* status) { return status == nullptr ? OMNI_OK : status->code; }
 
 const char* omni_status_message(const omni_status* status, size_t* size) {
   if (size != nullptr) *size = status == nullptr ? 0 : status->message.size();

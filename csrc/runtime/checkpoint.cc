@@ -30,13 +30,9 @@ using nlohmann::json;
 // The file names that transformers and diffusers write, in the order in which they look for them.
 constexpr const char* kStems[] = {"model", "diffusion_pytorch_model"};
 
-[[noreturn]] void fail(omni_code code, const std::string& message) {
-  throw Error(code, message);
-}
+[[noreturn]] void fail(omni_code code, const std::string& message) { throw Error(code, message); }
 
-std::string errno_text(int number) {
-  return std::strerror(number);
-}
+std::string errno_text(int number) { return std::strerror(number); }
 
 // A file that is mapped for reading as long as the object lives.
 class MappedFile {
@@ -195,17 +191,11 @@ Checkpoint::Checkpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Checkpoint::~Checkpoint() = default;
 
-const std::string& Checkpoint::folder() const {
-  return impl_->folder;
-}
+const std::string& Checkpoint::folder() const { return impl_->folder; }
 
-Config Checkpoint::config() const {
-  return Config(&impl_->config, "config.json");
-}
+Config Checkpoint::config() const { return Config(&impl_->config, "config.json"); }
 
-std::string Checkpoint::path(std::string_view file) const {
-  return impl_->folder + "/" + std::string(file);
-}
+std::string Checkpoint::path(std::string_view file) const { return impl_->folder + "/" + std::string(file); }
 
 const TensorInfo* Checkpoint::find(std::string_view name) const {
   const auto it = impl_->tensors.find(name);

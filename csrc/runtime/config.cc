@@ -18,9 +18,7 @@ std::string excerpt(const nlohmann::json& value) {
   return text;
 }
 
-std::string in_quotes(std::string_view key) {
-  return "\"" + std::string(key) + "\"";
-}
+std::string in_quotes(std::string_view key) { return "\"" + std::string(key) + "\""; }
 
 // nullptr if the key is missing or null, which mean the same in checkpoints.
 const nlohmann::json* lookup(const nlohmann::json& object, std::string_view key) {
@@ -79,9 +77,7 @@ Config::Config(const nlohmann::json* object, std::string path) : object_(object)
   if (!object_->is_object()) fail("expected a JSON object, found " + excerpt(*object_));
 }
 
-bool Config::has(std::string_view key) const {
-  return lookup(*object_, key) != nullptr;
-}
+bool Config::has(std::string_view key) const { return lookup(*object_, key) != nullptr; }
 
 Config Config::object(std::string_view key) const {
   const nlohmann::json& value = require(*this, key, "an object");

@@ -28,8 +28,6 @@ Rng::Rng(const at::Tensor& state) : generator_(at::detail::createCPUGenerator())
   }
 }
 
-at::Tensor Rng::state() const {
-  return generator_.get_state().clone();
-}
+at::Tensor Rng::state() const { return generator_.get_state().clone(); }
 
 }  // namespace omni

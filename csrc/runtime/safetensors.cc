@@ -51,9 +51,7 @@ constexpr DTypeName kDTypes[] = {
   throw Error(OMNI_INVALID_ARGUMENT, where + ": " + message);
 }
 
-std::string dump(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 // The JSON text of the header, without the padding behind it.
 std::pair<const char*, size_t> header_text(const uint8_t* data, size_t size, const std::string& file) {

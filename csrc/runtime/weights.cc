@@ -94,9 +94,7 @@ bool Weights::load_next() {
   return true;
 }
 
-int64_t Weights::bytes_done() const {
-  return bytes_done_;
-}
+int64_t Weights::bytes_done() const { return bytes_done_; }
 
 int64_t Weights::bytes_total() const {
   int64_t bytes = 0;
@@ -132,13 +130,9 @@ WeightPath WeightPath::operator/(std::string_view part) const {
                     dtype_);
 }
 
-WeightPath WeightPath::operator/(int64_t index) const {
-  return *this / std::to_string(index);
-}
+WeightPath WeightPath::operator/(int64_t index) const { return *this / std::to_string(index); }
 
-WeightPath WeightPath::with_dtype(at::ScalarType dtype) const {
-  return WeightPath(weights_, prefix_, dtype);
-}
+WeightPath WeightPath::with_dtype(at::ScalarType dtype) const { return WeightPath(weights_, prefix_, dtype); }
 
 void WeightPath::bind(at::Tensor& slot, std::string_view name, std::vector<int64_t> shape) const {
   weights_->bind(&slot, (*this / name).prefix(), std::move(shape), dtype_, false);

@@ -16,9 +16,7 @@ const nlohmann::json kDocument = nlohmann::json::parse(R"({
   "text": {"rope": {"type": "mrope", "sections": [4, 2.5]}}
 })");
 
-Config document() {
-  return Config(&kDocument, "config.json");
-}
+Config document() { return Config(&kDocument, "config.json"); }
 
 TEST(Config, ReadsEveryKind) {
   const Config config = document();

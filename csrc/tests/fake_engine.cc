@@ -113,9 +113,7 @@ class FakeEngine : public Engine {
   std::map<uint64_t, FakeSequence> sequences_;
 };
 
-std::unique_ptr<Engine> open_fake(const EngineConfig& config) {
-  return std::make_unique<FakeEngine>(config);
-}
+std::unique_ptr<Engine> open_fake(const EngineConfig& config) { return std::make_unique<FakeEngine>(config); }
 
 }  // namespace
 
