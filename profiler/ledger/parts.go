@@ -63,6 +63,14 @@ func (s *Stage) ready() int64 {
 	return s.FirstInputNS
 }
 
+// HandOver returns when a stage that feeds s gave out what let s begin, and when s had it; 0 if that never came.
+func (s *Stage) HandOver(from *Stage) (outNS, inNS int64) {
+	if in := s.ready(); in != s.LastInputNS {
+		return from.FirstOutputNS, in
+	}
+	return from.LastOutputNS, s.LastInputNS
+}
+
 // CriticalPath divides the request's whole time, from ArrivedNS to DoneNS, by what its end was waiting for: back from the
 // result, each stage counts from the moment at which it had its last input, and before that the stage that gave it. The
 // parts follow each other without gaps, so they sum up to the time of the request. It is nil for a run that failed.

@@ -45,6 +45,14 @@ func TestCriticalPathSumsUpToTheRequest(t *testing.T) {
 	require.Nil(t, r.CriticalPath())
 }
 
+func TestHandOver(t *testing.T) {
+	r := overlapping()
+	out, in := r.Stages[1].HandOver(&r.Stages[0])
+	require.Equal(t, []int64{200, 210}, []int64{out, in}, "the talker begins with its first input")
+	out, in = r.Stages[2].HandOver(&r.Stages[1])
+	require.Equal(t, []int64{801, 810}, []int64{out, in}, "code2wav begins with its last")
+}
+
 // Whatever the moments are, the parts neither overlap nor leave a gap.
 func TestPartsTileTheirTime(t *testing.T) {
 	r := overlapping()

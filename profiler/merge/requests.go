@@ -112,12 +112,12 @@ func (m *merger) request(all *track, stages map[int]*track, r *ledger.Request) e
 		to := &r.Stages[i]
 		for j := range r.Stages[:i] {
 			from := &r.Stages[j]
-			if tids[from.ID] == 0 || tids[to.ID] == 0 || !slices.Contains(to.From, from.ID) || from.FirstOutputNS == 0 || to.FirstInputNS == 0 {
+			outNS, inNS := to.HandOver(from)
+			if tids[from.ID] == 0 || tids[to.ID] == 0 || !slices.Contains(to.From, from.ID) || outNS == 0 || inNS == 0 {
 				continue
 			}
 			err := m.arrow(
-				stages[from.ID].pid, tids[from.ID], min(from.FirstOutputNS, from.DoneNS),
-				stages[to.ID].pid, tids[to.ID], min(to.FirstInputNS, to.DoneNS))
+				stages[from.ID].pid, tids[from.ID], min(outNS, from.DoneNS), stages[to.ID].pid, tids[to.ID], min(inNS, to.DoneNS))
 			if err != nil {
 				return err
 			}
@@ -161,7 +161,8 @@ func (m *merger) slice(t *track, name string, start, end int64, args jsontext.Va
 	return tid, nil
 }
 
-// arrow writes both ends of an arrow.
+// arrow writes both ends of an arrow. Perfetto turns arrows so that they point to the slice that begins later, whatever
+// their ends say: hand-overs go to the part of the stage's time that begins with them.
 func (m *merger) arrow(fromPID, fromTID, fromNS, toPID, toTID, toNS int64) error {
 	e := trace.Event{
 		Phase: trace.FlowStart, Category: category, Name: category, Process: trace.Number(fromPID), Thread: trace.Number(fromTID),
