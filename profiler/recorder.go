@@ -23,14 +23,16 @@ type StartRecorder func(config json.RawMessage) (Recorder, error)
 
 // RecorderConfig is what a recorder is told.
 type RecorderConfig struct {
-	Recorder     string         `json:"recorder"`
-	Session      string         `json:"session"`
-	Worker       string         `json:"worker"`
-	Stage        int            `json:"stage"`
-	Rank         int            `json:"rank"`
-	WorldSize    int            `json:"world_size"`
-	TracePath    string         `json:"trace_path"`
-	TablePath    string         `json:"table_path,omitempty"`
+	Recorder  string `json:"recorder"`
+	Session   string `json:"session"`
+	Worker    string `json:"worker"`
+	Stage     int    `json:"stage"`
+	Rank      int    `json:"rank"`
+	WorldSize int    `json:"world_size"`
+	TracePath string `json:"trace_path"`
+	TablePath string `json:"table_path,omitempty"`
+	// BaseTimeNS is the same for all workers of a session, so that their traces count from the same day.
+	BaseTimeNS   int64          `json:"base_time_ns"`
 	RecordShapes bool           `json:"record_shapes"`
 	WithStack    bool           `json:"with_stack"`
 	WithFLOPs    bool           `json:"with_flops"`

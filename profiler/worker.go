@@ -243,6 +243,7 @@ func (w *Worker) recorderConfig() RecorderConfig {
 		Stage:        w.identity.Stage,
 		Rank:         w.identity.Rank,
 		WorldSize:    w.identity.WorldSize,
+		BaseTimeNS:   w.begun.StampNS,
 		RecordShapes: c.TorchProfilerRecordShapes,
 		WithStack:    c.TorchProfilerWithStack,
 		WithFLOPs:    c.TorchProfilerWithFLOPs,

@@ -53,6 +53,7 @@ RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
   }
   parsed.trace_path = config.string("trace_path", "");
   parsed.table_path = config.string("table_path", "");
+  parsed.base_time_ns = config.integer("base_time_ns", parsed.base_time_ns);
   parsed.record_shapes = config.boolean("record_shapes", parsed.record_shapes);
   parsed.with_stack = config.boolean("with_stack", parsed.with_stack);
   parsed.with_flops = config.boolean("with_flops", parsed.with_flops);

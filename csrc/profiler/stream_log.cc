@@ -320,8 +320,11 @@ uint32_t ThreadLog::name_id(const char* text) {
 }
 
 void ThreadLog::op_begin(const at::RecordFunction& fn, bool inputs) {
-  const bool recorded = depth_ < recorded_.size() && begin(Kind::kOpBegin, fn, inputs, 0);
-  if (depth_ < recorded_.size()) recorded_[depth_] = recorded;
+  if (depth_ < recorded_.size()) {
+    recorded_[depth_] = begin(Kind::kOpBegin, fn, inputs, 0);
+  } else {
+    count_drop();
+  }
   ++depth_;
 }
 

@@ -28,8 +28,8 @@ void Reader::read(const Filled& filled) {
   thread.thread = filled.thread;
   const std::byte* at = filled.chunk->bytes.data();
   const std::byte* const end = at + filled.chunk->used.load(std::memory_order_acquire);
+  Header header{};
   while (at < end) {
-    Header header;
     std::memcpy(&header, at, sizeof header);
     const std::byte* payload = at + sizeof header;
     at += size_t{header.words} * 8;
@@ -56,12 +56,10 @@ void Reader::read(const Filled& filled) {
 }
 
 void Reader::finish(uint64_t end_counter) {
-  const int64_t end_ns = clock_.unix_ns(end_counter);
   for (auto& [log, thread] : threads_) {
-    while (thread.depth > 0) {
-      const size_t top = thread.depth - 1;
-      close(thread, log, top, std::max(end_ns, thread.frames[top].start_ns), false);
-    }
+    // Another thread may have recorded a little longer than that.
+    const int64_t end_ns = clock_.unix_ns(std::max(end_counter, thread.last_counter));
+    while (thread.depth > 0) close(thread, log, thread.depth - 1, end_ns, false);
   }
   unmatched_ += static_cast<int64_t>(early_ends_.size());
 }

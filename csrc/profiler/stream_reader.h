@@ -62,6 +62,7 @@ class Reader {
   // The state of one thread's log. Frames beyond depth are kept for their strings' memory.
   struct Thread {
     int64_t thread = 0;
+    uint64_t last_counter = 0;  // of its last record
     std::vector<Frame> frames;
     size_t depth = 0;
     std::vector<int64_t> async_ends;  // of the extra lanes: when the last event there ended

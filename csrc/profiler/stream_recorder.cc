@@ -123,7 +123,7 @@ class StreamRecorder final : public Recorder {
     reader_->finish(end_counter_);
     files_.events = reader_->events();
     files_.steps = steps();
-    if (dropped_ > 0) files_.dropped["pool"] = dropped_;
+    if (dropped_ > 0) files_.dropped["buffer"] = dropped_;
     if (reader_->unmatched() > 0) files_.dropped["unmatched"] = reader_->unmatched();
     if (trace_) files_.finish_trace(*trace_, reader_->unix_ns(end_counter_));
     if (!config().table_path.empty()) files_.write_table(table_);

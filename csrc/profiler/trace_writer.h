@@ -7,7 +7,8 @@
 //
 // What the readers insist on, and where it is met:
 //   - slices of one track nest: Lanes below;
-//   - times are microseconds with three decimals, relative to a base that all processes share, never negative;
+//   - times are microseconds with three decimals, relative to a base that all processes share and that is near enough
+//     for a double to hold every nanosecond, never negative;
 //   - "rank": N with a blank after the colon, another one in each worker's file: HTA finds it by that pattern;
 //   - every event has a name, every X event a dur and a cat; text is UTF-8; one gzip member (output_file.h).
 #pragma once

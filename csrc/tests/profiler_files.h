@@ -90,28 +90,35 @@ inline std::string read_text(const std::string& path) {
   return path.ends_with(".gz") ? gunzip(bytes) : bytes;
 }
 
-inline nlohmann::json read_trace(const std::string& path) {
-  return nlohmann::json::parse(read_text(path));
-}
+inline nlohmann::json read_trace(const std::string& path) { return nlohmann::json::parse(read_text(path)); }
 
-// How many X events of a trace overlap another of their track without lying inside it. Times are compared in integer
-// nanoseconds.
-inline int64_t overlaps(const nlohmann::json& trace) {
+// The X events of a trace that overlap an earlier one of their track without lying inside it, each as a line of text.
+// Times are compared in integer nanoseconds.
+inline std::vector<std::string> overlaps(const nlohmann::json& trace) {
+  struct Slice {
+    int64_t start, end;
+    const nlohmann::json* event;
+  };
   const auto ns = [](const nlohmann::json& us) { return std::llround(us.get<double>() * 1e3); };
-  std::map<std::string, std::vector<std::pair<int64_t, int64_t>>> tracks;
+  std::map<std::string, std::vector<Slice>> tracks;
   for (const auto& event : trace["traceEvents"]) {
     if (event["ph"] != "X") continue;
     const int64_t start = ns(event["ts"]);
-    tracks[event["pid"].dump() + "/" + event["tid"].dump()].emplace_back(start, -(start + ns(event["dur"])));
+    tracks[event["pid"].dump() + "/" + event["tid"].dump()].push_back(
+        {start, start + ns(event["dur"]), &event});
   }
-  int64_t found = 0;
+  std::vector<std::string> found;
   for (auto& [track, slices] : tracks) {
-    std::sort(slices.begin(), slices.end());
-    std::vector<int64_t> open;
-    for (const auto& [start, negative_end] : slices) {
-      while (!open.empty() && open.back() <= start) open.pop_back();
-      found += !open.empty() && open.back() < -negative_end;
-      open.push_back(-negative_end);
+    std::sort(slices.begin(), slices.end(), [](const Slice& a, const Slice& b) {
+      return a.start != b.start ? a.start < b.start : a.end > b.end;
+    });
+    std::vector<Slice> open;
+    for (const Slice& slice : slices) {
+      while (!open.empty() && open.back().end <= slice.start) open.pop_back();
+      if (!open.empty() && open.back().end < slice.end) {
+        found.push_back(slice.event->dump() + " overlaps " + open.back().event->dump());
+      }
+      open.push_back(slice);
     }
   }
   return found;

@@ -225,20 +225,22 @@ TEST(TraceWriterTest, EventsHaveKinetosForm) {
   EXPECT_EQ(by_name.at("after/X")["tid"], 7);
   EXPECT_EQ(by_name.at("ac2g/s")["id"], 1);
   EXPECT_EQ(by_name.at("ac2g/f")["bp"], "e");
-  EXPECT_EQ(overlaps(trace), 0);
+  EXPECT_EQ(overlaps(trace), std::vector<std::string>());
 
   EXPECT_EQ(by_name.at("process_name/M")["args"]["name"], "stage-0");
   EXPECT_EQ(trace["omniTotals"]["dropped"]["pool"], 0);
   EXPECT_EQ(trace["traceName"], (folder.path() / "stage-0_s1.1.pt.trace.json.gz").string());
 }
 
-TEST(TraceWriterTest, TimesAreRelativeToKinetosBase) {
+TEST(TraceWriterTest, TimesAreRelativeToTheDay) {
   const TemporaryFolder folder;
   const json trace = read_trace(write_device_trace(folder.path()));
   const int64_t base = trace["baseTimeNanoseconds"];
-  EXPECT_EQ(base % (INT64_C(7889238) * 1000000000), 0);
+  EXPECT_EQ(base % (INT64_C(86400) * 1000000000), 0);
   for (const auto& event : trace["traceEvents"]) {
+    // Below 2^41 microseconds a double holds every nanosecond, for readers that know no better.
     EXPECT_GE(event.value("ts", 0.0), 0) << event;
+    EXPECT_LT(event.value("ts", 0.0), 2.1e12) << event;
     if (event["name"] == "aten::mm") {
       EXPECT_EQ(std::llround(event["ts"].get<double>() * 1000) + base, INT64_C(1795309451050001000));
     }
