@@ -1,0 +1,144 @@
+package analysis
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/profiler/ledger"
+	"github.com/omni-run/omni/profiler/trace"
+)
+
+// call is a slice of one thread, in microseconds.
+type call struct {
+	category, name string
+	start, end     int64
+}
+
+// program has steps with nested operators, something between the steps, and operators that call themselves.
+var program = []call{
+	{"cpu_op", "aten::empty", 0, 5},
+	{"user_annotation", "ProfilerStep#0", 10, 110},
+	{"user_annotation", "model.layer", 20, 100},
+	{"cpu_op", "aten::linear", 20, 70},
+	{"cpu_op", "aten::addmm", 30, 70},
+	{"cpu_op", "aten::relu", 70, 100},
+	{"cpu_op", "aten::to", 120, 140},
+	{"cpu_op", "aten::to", 125, 135},
+	{"user_annotation", "ProfilerStep#1", 150, 190},
+	{"cpu_op", "aten::addmm", 150, 190},
+	{"cpu_op", "aten::empty", 195, 195},
+}
+
+// writeCalls writes calls in an order: as given, which is that of the starts, or of the ends.
+func writeCalls(t *testing.T, calls []call, byEnd bool) string {
+	t.Helper()
+	calls = slices.Clone(calls)
+	if byEnd { // the inner of two that end together comes first
+		slices.Reverse(calls)
+		slices.SortStableFunc(calls, func(a, b call) int { return int(a.end - b.end) })
+	}
+	path := filepath.Join(t.TempDir(), "stage-3.json")
+	w, err := trace.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, w.Member("baseTimeNanoseconds", []byte("5000000")))
+	for _, c := range calls {
+		require.NoError(t, w.Write(&trace.Event{
+			Phase: trace.Complete, Category: c.category, Name: c.name, Process: trace.Number(1), Thread: trace.Number(1),
+			Time: c.start * 1000, Duration: (c.end - c.start) * 1000,
+		}))
+	}
+	require.NoError(t, w.Commit())
+	return path
+}
+
+func op(w *Worker, name string) Op {
+	i := slices.IndexFunc(w.Ops, func(o *Op) bool { return o.Name == name })
+	if i < 0 {
+		return Op{}
+	}
+	return *w.Ops[i]
+}
+
+// Recorders write callers before or after what they call: the result is the same.
+func TestWorkerInBothOrders(t *testing.T) {
+	for _, byEnd := range []bool{false, true} {
+		w, err := ReadWorker(t.Context(), writeCalls(t, program, byEnd))
+		require.NoError(t, err)
+		require.Zero(t, w.Disordered, byEnd)
+		require.Equal(t, "stage-3", w.Worker)
+		require.EqualValues(t, 11, w.Events)
+		require.EqualValues(t, 5_000_000, w.StartNS)
+		require.EqualValues(t, 5_195_000, w.EndNS)
+		require.EqualValues(t, 140_000, w.BusyNS)
+		require.Equal(t, []int64{100_000, 40_000}, w.StepNS)
+		require.Equal(t, Op{"aten::addmm", "cpu_op", 2, 80_000, 80_000}, op(w, "aten::addmm"))
+		require.Equal(t, Op{"aten::linear", "cpu_op", 1, 50_000, 10_000}, op(w, "aten::linear"))
+		require.Equal(t, Op{"aten::to", "cpu_op", 2, 30_000, 20_000}, op(w, "aten::to"), "a call of itself counts as a call")
+		require.Equal(t, Op{"ProfilerStep", "user_annotation", 2, 140_000, 20_000}, op(w, "ProfilerStep"))
+		require.Equal(t, Op{"model.layer", "user_annotation", 1, 80_000, 0}, op(w, "model.layer"))
+		require.Equal(t, "aten::addmm", w.Ops[0].Name)
+		var self int64
+		w.Calls.each(func(n *Node) { self += n.SelfNS })
+		require.EqualValues(t, 140_000+20_000+5_000, self, "self times add up to the time in anything")
+		require.Equal(t, "ProfilerStep", w.Calls.Children()[0].Name)
+		require.Equal(t, "aten::addmm", w.Calls.Children()[0].Children()[1].Name)
+		for i, want := range []map[string]int64{
+			{"ProfilerStep": 20_000, "model.layer": 0, "aten::linear": 10_000, "aten::addmm": 40_000, "aten::relu": 30_000},
+			{"ProfilerStep": 0, "aten::addmm": 40_000},
+		} {
+			got := map[string]int64{}
+			for key, ns := range w.steps[i].self {
+				got[key.name] = ns
+			}
+			require.Equal(t, want, got)
+		}
+	}
+}
+
+func TestWorkerWithoutSteps(t *testing.T) {
+	calls := []call{{"kernel", "a", 0, 10}, {"kernel", "b", 20, 25}}
+	w, err := ReadWorker(t.Context(), writeCalls(t, calls, false))
+	require.NoError(t, err)
+	require.EqualValues(t, 15_000, w.BusyNS)
+	require.Len(t, w.Ops, 2)
+}
+
+func TestWorkerCountsWhatDoesNotNest(t *testing.T) {
+	calls := []call{{"cpu_op", "a", 100, 200}, {"cpu_op", "b", 110, 120}, {"cpu_op", "c", 5, 50}}
+	w, err := ReadWorker(t.Context(), writeCalls(t, calls, false))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, w.Disordered)
+	require.EqualValues(t, 45_000, op(w, "c").SelfNS)
+}
+
+func TestSummary(t *testing.T) {
+	w, err := ReadWorker(t.Context(), writeCalls(t, program, false))
+	require.NoError(t, err)
+	w.Stage = 1
+	us := func(n int64) int64 { return 5_000_000 + n*1000 }
+	s := Session{ID: "s1.5", Workers: []*Worker{w}, Requests: []ledger.Request{
+		{ID: "a", ArrivedNS: us(-50), DoneNS: us(160), Stages: []ledger.Stage{
+			{ID: 0, Name: "thinker"},
+			{ID: 1, Name: "talker", ReceivedNS: us(-20), LastOutputNS: us(100), Tokens: 3, BytesOut: 24, QueueNS: 1000, Steps: 2},
+		}},
+		{ID: "b", ArrivedNS: us(0), DoneNS: us(150), Stages: []ledger.Stage{{ID: 1, Name: "talker", ReceivedNS: us(90), LastOutputNS: us(150), Tokens: 4}}},
+	}}
+	got := s.Summarise(2)
+	stage := got.Stages[0]
+	require.Len(t, stage.Top, 2)
+	stage.Top = nil
+	require.Equal(t, StageSummary{
+		Stage: 1, Name: "talker", Worker: "stage-3", WindowMS: 0.195, BusyMS: 0.14, WaitingMS: 0.01, IdleMS: 0.045, Steps: 2,
+		StepP50MS: 0.04, StepP99MS: 0.1, Requests: 2, Tokens: 7, BytesOut: 24, Events: 11,
+	}, stage)
+	require.InDelta(t, 0.21, got.Requests[0].E2EMS, 1e-9)
+	require.Equal(t, RequestPart{Stage: 1, Name: "talker", QueueMS: 0.001, Steps: 2, Tokens: 3}, got.Requests[0].Stages[1])
+}
+
+func TestUnion(t *testing.T) {
+	require.EqualValues(t, 0, union(nil))
+	require.EqualValues(t, 25, union([][2]int64{{20, 30}, {0, 10}, {5, 12}, {7, 8}, {11, 13}, {30, 32}}))
+}

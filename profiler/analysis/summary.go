@@ -1,0 +1,179 @@
+package analysis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/gonum/stat"
+
+	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/ledger"
+)
+
+// Session is one profile session, read.
+type Session struct {
+	ID       string
+	Workers  []*Worker // by stage and rank
+	Requests []ledger.Request
+}
+
+// ReadSession reads the traces of a session.
+func ReadSession(ctx context.Context, s *archive.Session, requests []ledger.Request) (*Session, error) {
+	session := &Session{ID: s.ID(), Requests: requests}
+	for _, t := range s.Traces {
+		w, err := ReadWorker(ctx, t.Path)
+		if err != nil {
+			return nil, fmt.Errorf("read session %s: %w", s.ID(), err)
+		}
+		session.Workers = append(session.Workers, w)
+	}
+	if len(session.Workers) == 0 {
+		return nil, errors.New("read session: there are no traces")
+	}
+	slices.SortStableFunc(session.Workers, func(a, b *Worker) int {
+		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Rank, b.Rank), strings.Compare(a.Worker, b.Worker))
+	})
+	return session, nil
+}
+
+// Summary says what a session's stages did and what its requests waited for.
+type Summary struct {
+	Session  string           `json:"session"`
+	Stages   []StageSummary   `json:"stages"`
+	Requests []RequestSummary `json:"requests"`
+}
+
+// StageSummary is one worker's use of its time.
+type StageSummary struct {
+	Stage  int    `json:"stage"`
+	Name   string `json:"name"` // of the stage; empty without a ledger
+	Worker string `json:"worker"`
+	// WindowMS is the length of the recording: BusyMS in steps, WaitingMS without a step although requests were in the
+	// stage, IdleMS without any. Without a ledger nobody knows what was waiting: it is counted as idle.
+	WindowMS  float64 `json:"window_ms"`
+	BusyMS    float64 `json:"busy_ms"`
+	WaitingMS float64 `json:"waiting_ms"`
+	IdleMS    float64 `json:"idle_ms"`
+	Steps     int     `json:"steps"`
+	StepP50MS float64 `json:"step_p50_ms"`
+	StepP99MS float64 `json:"step_p99_ms"`
+	// Requests, Tokens and BytesOut are sums over the ledger.
+	Requests int   `json:"requests"`
+	Tokens   int64 `json:"tokens"`
+	BytesOut int64 `json:"bytes_out"`
+	Events   int64 `json:"events"`
+	// Disordered counts events whose surroundings have inexact times.
+	Disordered int64 `json:"disordered"`
+	// Top are the operators with the longest self time.
+	Top []*Op `json:"top"`
+}
+
+// RequestSummary is where one request's time went.
+type RequestSummary struct {
+	ID        string        `json:"id"`
+	ArrivedNS int64         `json:"arrived_ns"`
+	E2EMS     float64       `json:"e2e_ms"`
+	Error     string        `json:"error,omitempty"`
+	Stages    []RequestPart `json:"stages"`
+}
+
+// RequestPart is a request in one stage.
+type RequestPart struct {
+	Stage      int           `json:"stage"`
+	Name       string        `json:"name"`
+	QueueMS    float64       `json:"queue_ms"`
+	WaitMS     float64       `json:"wait_ms"`
+	ComputeMS  float64       `json:"compute_ms"`
+	TransferMS float64       `json:"transfer_ms"`
+	Steps      int64         `json:"steps"`
+	Tokens     int64         `json:"tokens"`
+	Parts      []ledger.Part `json:"-"`
+}
+
+// Summarise sums up a session, with the top operators of each stage.
+func (s *Session) Summarise(top int) *Summary {
+	sum := &Summary{Session: s.ID, Stages: []StageSummary{}, Requests: []RequestSummary{}}
+	for _, w := range s.Workers {
+		sum.Stages = append(sum.Stages, s.stage(w, top))
+	}
+	for i := range s.Requests {
+		sum.Requests = append(sum.Requests, summariseRequest(&s.Requests[i]))
+	}
+	return sum
+}
+
+func (s *Session) stage(w *Worker, top int) StageSummary {
+	window := w.EndNS - w.StartNS
+	sum := StageSummary{
+		Stage: w.Stage, Worker: w.Worker, WindowMS: ms(window), BusyMS: ms(w.BusyNS), Steps: len(w.StepNS),
+		Events: w.Events, Disordered: w.Disordered, Top: []*Op{},
+	}
+	var present [][2]int64
+	for i := range s.Requests {
+		for _, part := range s.Requests[i].Stages {
+			if part.ID != w.Stage {
+				continue
+			}
+			sum.Name = part.Name
+			sum.Requests++
+			sum.Tokens += part.Tokens
+			sum.BytesOut += part.BytesOut
+			if from, to := max(part.ReceivedNS, w.StartNS), min(part.LastOutputNS, w.EndNS); part.ReceivedNS > 0 && from < to {
+				present = append(present, [2]int64{from, to})
+			}
+		}
+	}
+	waiting := max(0, min(union(present), window)-w.BusyNS)
+	sum.WaitingMS, sum.IdleMS = ms(waiting), ms(max(0, window-w.BusyNS-waiting))
+	if len(w.StepNS) > 0 {
+		steps := milliseconds(w.StepNS)
+		slices.Sort(steps)
+		sum.StepP50MS, sum.StepP99MS = stat.Quantile(0.5, stat.Empirical, steps, nil), stat.Quantile(0.99, stat.Empirical, steps, nil)
+	}
+	for _, op := range w.Ops {
+		if len(sum.Top) < top && !op.Annotation() {
+			sum.Top = append(sum.Top, op)
+		}
+	}
+	return sum
+}
+
+func summariseRequest(r *ledger.Request) RequestSummary {
+	sum := RequestSummary{ID: r.ID, ArrivedNS: r.ArrivedNS, E2EMS: ms(r.DoneNS - r.ArrivedNS), Error: r.Error, Stages: []RequestPart{}}
+	for i := range r.Stages {
+		p := &r.Stages[i]
+		sum.Stages = append(sum.Stages, RequestPart{
+			Stage: p.ID, Name: p.Name, QueueMS: ms(p.QueueNS), WaitMS: ms(p.WaitNS), ComputeMS: ms(p.ComputeNS),
+			TransferMS: ms(p.TransferNS), Steps: p.Steps, Tokens: p.Tokens, Parts: p.Parts(),
+		})
+	}
+	return sum
+}
+
+// union is the length of what intervals cover together.
+func union(intervals [][2]int64) int64 {
+	slices.SortFunc(intervals, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	var total, end int64
+	for _, i := range intervals {
+		if i[1] <= end {
+			continue
+		}
+		total += i[1] - max(i[0], end)
+		end = i[1]
+	}
+	return total
+}
+
+func ms(ns int64) float64 { return float64(ns) / 1e6 }
+
+func milliseconds(ns []int64) []float64 {
+	list := make([]float64, len(ns))
+	for i, n := range ns {
+		list[i] = ms(n)
+	}
+	return list
+}

@@ -1,0 +1,244 @@
+package analysis
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Node is a name at a place in the call tree.
+type Node struct {
+	Name     string
+	Calls    int64
+	TotalNS  int64 // with what it called
+	SelfNS   int64 // without
+	children map[nodeKey]*Node
+	key      nodeKey
+}
+
+// nodeKey tells nodes of one parent apart.
+type nodeKey struct{ name, category string }
+
+// Category is that of the events: cpu_op, user_annotation, kernel, ...
+func (n *Node) Category() string { return n.key.category }
+
+// Children are sorted by total time, the longest first.
+func (n *Node) Children() []*Node {
+	return slices.SortedFunc(maps.Values(n.children), func(a, b *Node) int {
+		return cmp.Or(cmp.Compare(b.TotalNS, a.TotalNS), strings.Compare(a.Name, b.Name), strings.Compare(a.key.category, b.key.category))
+	})
+}
+
+// child returns the node of a name below n.
+func (n *Node) child(key nodeKey) *Node {
+	c := n.children[key]
+	if c == nil {
+		c = &Node{Name: key.name, key: key}
+		if n.children == nil {
+			n.children = map[nodeKey]*Node{}
+		}
+		n.children[key] = c
+	}
+	return c
+}
+
+// add adds the numbers of another node and everything below it.
+func (n *Node) add(other *Node) {
+	n.Calls += other.Calls
+	n.TotalNS += other.TotalNS
+	n.SelfNS += other.SelfNS
+	for key, c := range other.children {
+		n.child(key).add(c)
+	}
+}
+
+// each visits n and everything below it.
+func (n *Node) each(visit func(*Node)) {
+	visit(n)
+	for _, c := range n.children {
+		c.each(visit)
+	}
+}
+
+// stepPrefix begins the names of the annotations that recorders put around an iteration.
+const stepPrefix = "ProfilerStep#"
+
+// foldedName is the name under which calls are counted together: all steps are one.
+func foldedName(name string) string {
+	if strings.HasPrefix(name, stepPrefix) {
+		return "ProfilerStep"
+	}
+	return name
+}
+
+// slice is one complete event.
+type slice struct {
+	key        nodeKey
+	step       bool // it is a step
+	start, end int64
+}
+
+// track puts the slices of one thread into a tree. Recorders write either in the order of the starts, callers before what
+// they call, or in the order of the ends, callers after; the track finds out which.
+type track struct {
+	sink *sink
+	root *Node // of the track
+
+	order   order
+	stack   []frame // byStart: what is open, outermost first
+	pending []item  // byEnd: what may yet get a caller
+	last    int64   // byStart: start of the last slice
+
+	rootNS int64 // time in slices without a caller
+}
+
+type order int
+
+const (
+	unknown order = iota
+	byStart
+	byEnd
+)
+
+// frame is an open slice.
+type frame struct {
+	node *Node
+	end  int64
+	step *stepTimes // that it runs in, nil outside of steps
+}
+
+// item is a finished slice with what it called.
+type item struct {
+	slice
+	tree *Node
+}
+
+// maxPending bounds what waits for a caller.
+const maxPending = 1 << 16
+
+// put adds a slice.
+func (t *track) put(s slice) {
+	if t.order == unknown && len(t.pending) > 0 {
+		prev := &t.pending[len(t.pending)-1]
+		switch {
+		case s.start >= prev.start && s.end <= prev.end:
+			t.order = byStart
+			first := *prev
+			t.pending = t.pending[:len(t.pending)-1]
+			t.flush(len(t.pending))
+			t.last = first.start
+			t.open(first.slice)
+		case s.start <= prev.start:
+			t.order = byEnd
+		}
+	}
+	if t.order == byStart {
+		if s.start < t.last {
+			t.sink.disordered++
+			t.alone(s)
+			return
+		}
+		t.last = s.start
+		t.open(s)
+		return
+	}
+	t.close(s)
+}
+
+// open adds a slice whose callers are on the stack.
+func (t *track) open(s slice) {
+	for len(t.stack) > 0 && t.stack[len(t.stack)-1].end <= s.start {
+		t.stack = t.stack[:len(t.stack)-1]
+	}
+	parent, duration := frame{node: t.root}, s.end-s.start
+	if len(t.stack) > 0 {
+		parent = t.stack[len(t.stack)-1]
+		parent.node.SelfNS -= duration
+		parent.step.add(parent.node.key, -duration)
+	} else {
+		t.rootNS += duration
+	}
+	f := frame{node: parent.node.child(s.key), end: s.end, step: parent.step}
+	f.node.Calls++
+	f.node.TotalNS += duration
+	f.node.SelfNS += duration
+	if s.step {
+		f.step = t.sink.step(duration)
+	}
+	f.step.add(s.key, duration)
+	t.stack = append(t.stack, f)
+}
+
+// close adds a slice after everything it called.
+func (t *track) close(s slice) {
+	duration := s.end - s.start
+	tree := &Node{Name: s.key.name, key: s.key, Calls: 1, TotalNS: duration, SelfNS: duration}
+	from := len(t.pending)
+	for from > 0 && t.pending[from-1].start >= s.start && t.pending[from-1].end <= s.end {
+		from--
+	}
+	if t.order == byEnd && from == len(t.pending) && from > 0 && t.pending[from-1].end > s.start {
+		t.sink.disordered++ // it overlaps what has ended before
+	}
+	for _, called := range t.pending[from:] {
+		tree.SelfNS -= called.end - called.start
+		tree.child(called.key).add(called.tree)
+	}
+	clear(t.pending[from:])
+	t.pending = t.pending[:from]
+	t.pending = append(t.pending, item{slice: s, tree: tree})
+	if s.step && t.order == byEnd { // nothing calls a step
+		t.flush(len(t.pending))
+	}
+	if len(t.pending) >= maxPending {
+		t.flush(maxPending / 2)
+	}
+}
+
+// alone adds a slice that fits nowhere.
+func (t *track) alone(s slice) {
+	n := t.root.child(s.key)
+	n.Calls++
+	n.TotalNS += s.end - s.start
+	n.SelfNS += s.end - s.start
+}
+
+// flush gives up waiting for callers of the oldest n slices.
+func (t *track) flush(n int) {
+	for _, i := range t.pending[:n] {
+		t.rootNS += i.end - i.start
+		if i.step {
+			times := t.sink.step(i.end - i.start)
+			i.tree.each(func(n *Node) { times.add(n.key, n.SelfNS) })
+		}
+		t.root.child(i.key).add(i.tree)
+	}
+	t.pending = slices.Delete(t.pending, 0, n)
+}
+
+// sink is where the tracks of one worker put what concerns the worker.
+type sink struct {
+	steps      []*stepTimes
+	disordered int64
+}
+
+// stepTimes is one step: its length, and how long each operator took in it by itself.
+type stepTimes struct {
+	ns   int64
+	self map[nodeKey]int64
+}
+
+// step begins a step.
+func (s *sink) step(ns int64) *stepTimes {
+	t := &stepTimes{ns: ns, self: map[nodeKey]int64{}}
+	s.steps = append(s.steps, t)
+	return t
+}
+
+// add adds time to an operator; a nil t takes no notice.
+func (t *stepTimes) add(key nodeKey, ns int64) {
+	if t != nil {
+		t.self[key] += ns
+	}
+}

@@ -1,0 +1,176 @@
+package analysis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/omni-run/omni/profiler/trace"
+)
+
+// Worker is what one trace says.
+type Worker struct {
+	Path   string
+	Worker string
+	Stage  int
+	Rank   int
+	// StartNS and EndNS bound the recording, in Unix nanoseconds.
+	StartNS int64
+	EndNS   int64
+	// BusyNS is the time in steps; in a trace without steps that in which the busiest thread ran something.
+	BusyNS int64
+	// StepNS has the length of every step.
+	StepNS []int64
+	// Events counts slices.
+	Events int64
+	// Disordered counts slices that did not fit between others: the times of their surroundings are not exact.
+	Disordered int64
+	// Ops are sorted by self time, the longest first.
+	Ops []*Op
+	// Calls is the root of the call tree over all threads.
+	Calls *Node
+
+	steps []*stepTimes
+}
+
+// Op is everything of one name.
+type Op struct {
+	Name     string `json:"name"`
+	Category string `json:"category"`
+	Calls    int64  `json:"calls"`
+	// TotalNS includes what it called, SelfNS does not.
+	TotalNS int64 `json:"total_ns"`
+	SelfNS  int64 `json:"self_ns"`
+}
+
+// Annotation reports whether the name was set by a program around what it does, rather than by an operator.
+func (o *Op) Annotation() bool { return strings.HasSuffix(o.Category, "user_annotation") }
+
+// ReadWorker reads a trace.
+func ReadWorker(ctx context.Context, path string) (*Worker, error) {
+	r, err := trace.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }() // it was only read
+	w := &Worker{Path: path, Calls: &Node{Name: "all"}}
+	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1}
+	var e trace.Event
+	for n := 0; ; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		err := r.Next(&e)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		reading.event(&e)
+	}
+	base, err := r.Header().Base()
+	if err != nil {
+		return nil, fmt.Errorf("trace %s: %w", path, err)
+	}
+	who := r.Header().Source()
+	w.Worker, w.Stage, w.Rank = who.Worker, who.Stage, who.Rank
+	if w.Worker == "" {
+		w.Worker, _, _ = strings.Cut(filepath.Base(path), ".")
+	}
+	reading.finish(w, base)
+	return w, nil
+}
+
+type trackKey struct{ process, thread trace.ID }
+
+// reading is a trace that is being read.
+type reading struct {
+	sink
+	tracks      map[trackKey]*track
+	order       []*track // as they came
+	first, last int64
+	span        slice // of the whole recording, if the recorder says so
+	events      int64
+}
+
+// event takes an event in.
+func (r *reading) event(e *trace.Event) {
+	if e.Phase != trace.Complete {
+		return
+	}
+	s := slice{
+		key: nodeKey{foldedName(e.Name), e.Category}, step: strings.HasPrefix(e.Name, stepPrefix) && e.Category == "user_annotation",
+		start: e.Time, end: e.End(),
+	}
+	if e.Category == "Trace" {
+		r.span = s
+		return
+	}
+	r.events++
+	r.first, r.last = min(r.first, s.start), max(r.last, s.end)
+	key := trackKey{e.Process, e.Thread}
+	t := r.tracks[key]
+	if t == nil {
+		t = &track{sink: &r.sink, root: &Node{}}
+		r.tracks[key] = t
+		r.order = append(r.order, t)
+	}
+	t.put(s)
+}
+
+// finish sums up.
+func (r *reading) finish(w *Worker, base int64) {
+	switch {
+	case r.span.end > r.span.start:
+		w.StartNS, w.EndNS = base+r.span.start, base+r.span.end
+	case r.events > 0:
+		w.StartNS, w.EndNS = base+r.first, base+r.last
+	}
+	w.Events, w.Disordered = r.events, r.disordered
+	for _, t := range r.order {
+		t.flush(len(t.pending))
+		w.BusyNS = max(w.BusyNS, t.rootNS)
+		for _, c := range t.root.children {
+			w.Calls.child(c.key).add(c)
+			w.Calls.TotalNS += c.TotalNS
+		}
+	}
+	w.steps = r.steps
+	if len(w.steps) > 0 {
+		w.BusyNS = 0
+	}
+	for _, s := range w.steps {
+		w.StepNS = append(w.StepNS, s.ns)
+		w.BusyNS += s.ns
+	}
+	w.Ops = ops(w.Calls)
+}
+
+// ops sums the nodes of a tree by name.
+func ops(root *Node) []*Op {
+	byKey := map[nodeKey]*Op{}
+	var list []*Op
+	for _, top := range root.children {
+		top.each(func(n *Node) {
+			op := byKey[n.key]
+			if op == nil {
+				op = &Op{Name: n.Name, Category: n.key.category}
+				byKey[n.key] = op
+				list = append(list, op)
+			}
+			op.Calls += n.Calls
+			op.TotalNS += n.TotalNS
+			op.SelfNS += n.SelfNS
+		})
+	}
+	slices.SortFunc(list, func(a, b *Op) int {
+		return cmp.Or(cmp.Compare(b.SelfNS, a.SelfNS), strings.Compare(a.Name, b.Name), strings.Compare(a.Category, b.Category))
+	})
+	return list
+}
