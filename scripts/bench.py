@@ -1,0 +1,122 @@
+"""Measures omni-run on a checkpoint and prints it beside the reference: see bench.sh.
+
+Everything is read from `omni-run --format json`: what is measured is what a user gets. Decode speed is the time that
+tokens add to a request (a run of N tokens less a run of one), so that neither loading nor the prompt counts.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+# name, unit, whether more is better
+ROWS = [
+    ("load", "s", False),
+    ("prefill", "ms", False),
+    ("decode, batch 1", "tokens/s", True),
+    ("decode, batch 4", "tokens/s", True),
+    ("decode, batch 16", "tokens/s", True),
+    ("talker", "codes/s", True),
+    ("vocoder RTF", "", False),
+    ("first audio", "s", False),
+]
+PROMPT = "Tell me slowly and in detail how a river finds its way from the mountains to the sea, and who lives by it. "
+
+
+def generate(options, prompts, *flags):
+    """Runs omni-run on a list of prompts, all at once. Returns its requests and the seconds that loading took."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder, "prompts.txt")
+        source.write_text("\n".join(prompts) + "\n", encoding="utf-8")
+        stages = pathlib.Path(folder, "stages.yaml")
+        cores = os.cpu_count()
+        stages.write_text(
+            "stage_args:\n"
+            + "".join(f"  - stage_id: {i}\n    engine_args: {{threads: {cores}, max_batch_size: 16}}\n" for i in range(3)),
+            encoding="utf-8",
+        )
+        run = subprocess.run(
+            [options.omni_run, "--model", options.checkpoint, "--prompts-file", source, "--max-concurrency", "16",
+             "--format", "json", "--output-dir", pathlib.Path(folder, "out"), "--dtype", options.dtype,
+             "--stage-configs-path", stages, *flags],
+            capture_output=True, text=True, check=False,
+        )
+    if run.returncode != 0:
+        sys.exit(f"omni-run failed:\n{run.stderr}\n{run.stdout[:2000]}")
+    loaded = re.search(r"loaded .* in ([\d.]+) s", run.stderr)
+    return json.loads(run.stdout)["requests"], float(loaded.group(1))
+
+
+def decode_rate(options, prompt, batch):
+    """Tokens per second that a batch of equal prompts gains after its first token."""
+    flags = ("--modalities", "text", "--sampling-params", '[{"temperature":0}]', "--max-tokens")
+    first, _ = generate(options, [prompt] * batch, *flags, "1")
+    all_, _ = generate(options, [prompt] * batch, *flags, str(options.tokens + 1))
+    seconds = (max(r["e2e_ms"] for r in all_) - max(r["e2e_ms"] for r in first)) / 1000
+    return sum(len(r["token_ids"]) - 1 for r in all_) / seconds
+
+
+def measure_omni(options):
+    prompt = (PROMPT * (options.prompt_words // len(PROMPT.split()) + 1)).strip()
+    prompt = " ".join(prompt.split()[: options.prompt_words])
+    probe, load = generate(options, [prompt], "--modalities", "text", "--max-tokens", "1")
+    result = {"load": load, "prefill": min(
+        stage["compute_ms"] for _ in range(3)
+        for stage in generate(options, [prompt], "--modalities", "text", "--max-tokens", "1")[0][0]["stages"]
+    )}
+    for batch in (1, 4, 16):
+        result[f"decode, batch {batch}"] = decode_rate(options, prompt, batch)
+    limits = json.dumps([{"temperature": 0, "max_tokens": 32}, {"max_tokens": options.codes}, {}])
+    spoken = generate(options, [prompt], "--seed", "1", "--sampling-params", limits)[0][0]
+    talker, vocoder = spoken["stages"][1], spoken["stages"][2]
+    result["talker"] = talker["tokens"] / talker["compute_ms"] * 1000
+    result["vocoder RTF"] = vocoder["compute_ms"] / 1000 / (spoken["audio"]["samples"] / spoken["audio"]["sample_rate"])
+    result["first audio"] = spoken["first_audio_ms"] / 1000
+    return result, probe[0]["prompt_token_ids"]
+
+
+def measure_reference(options, prompt_ids):
+    script = pathlib.Path(__file__).with_name("bench_reference.py")
+    run = subprocess.run(
+        [options.reference, script, "--checkpoint", options.checkpoint, "--dtype", options.dtype, "--tokens", str(options.tokens),
+         "--codes", str(options.codes)],
+        input=json.dumps(prompt_ids), capture_output=True, text=True, check=False,
+        env={**os.environ, "TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    if run.returncode != 0:
+        sys.exit(f"the reference failed:\n{run.stderr[-4000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--omni-run", default="bin/omni-run")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--reference", default="none", help="a Python with transformers, or none")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens to decode")
+    parser.add_argument("--codes", type=int, default=150, help="speech codes to make at most: 50 are a second")
+    parser.add_argument("--prompt-words", type=int, default=80)
+    options = parser.parse_args()
+
+    print(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), f"{os.cpu_count()} cores, dtype {options.dtype},",
+          "load", " ".join(f"{x:.1f}" for x in os.getloadavg()))
+    ours, prompt_ids = measure_omni(options)
+    theirs = measure_reference(options, prompt_ids) if options.reference != "none" else {}
+    print(f"prompt of {len(prompt_ids)} tokens, {options.tokens} tokens decoded, up to {options.codes} codes\n")
+    print(f"{'':18} {'omni':>10} {'reference':>10} {'ratio':>7}")
+    for name, unit, more in ROWS:
+        line = f"{name:18} {ours[name]:10.2f}"
+        if name in theirs:
+            ratio = ours[name] / theirs[name] if more else theirs[name] / ours[name]
+            line += f" {theirs[name]:10.2f} {ratio:6.2f}x"
+        print(f"{line}  {unit}")
+    print("\nA ratio above 1 means that omni is faster.")
+
+
+main()
