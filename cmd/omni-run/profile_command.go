@@ -29,6 +29,8 @@ func profileCommand(env *environment) *cli.Command {
 	}
 	for _, make := range []command{
 		profileMergeCommand,
+		profileSummaryCommand,
+		profileTopCommand,
 	} {
 		c := make(env)
 		c.OnUsageError = onUsageError

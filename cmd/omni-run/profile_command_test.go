@@ -114,6 +114,9 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"merge", dir, "--session", "s9"}, 1, `"s9" with complete traces`},
 		{[]string{"merge", t.TempDir()}, 1, "there are no traces in"},
 		{[]string{"merge", "/missing"}, 1, "no such file"},
+		{[]string{"summary", dir, "--json", "--csv"}, 2, "exclude each other"},
+		{[]string{"top", dir, "--by", "name"}, 2, `cannot be sorted by "name"; want self, total or calls`},
+		{[]string{"top", dir, "--stage", "7"}, 2, "no trace of stage 7"},
 		{[]string{"nonsense"}, 2, `unknown command "nonsense"; want one of merge`},
 	}
 	for _, test := range tests {
@@ -124,10 +127,36 @@ func TestProfileCommandFaults(t *testing.T) {
 	require.Contains(t, runCommand(t, &fakeOmni{}, "", "profile", "merge", dir, "--help").stdout, "Usage:")
 }
 
+// What the reading commands print is compared with goldens; their JSON holds what programs look for.
+func TestProfileReports(t *testing.T) {
+	dir := writeProfile(t, 1)
+	goldens := map[string][]string{
+		"profile-summary.txt": {"summary", dir, "--top", "2"},
+		"profile-summary.csv": {"summary", dir, "--csv"},
+		"profile-top.txt":     {"top", dir, "--limit", "3"},
+		"profile-top.csv":     {"top", dir, "--csv", "--annotations", "--by", "calls", "--stage", "1"},
+	}
+	for file, args := range goldens {
+		got := runCommand(t, &fakeOmni{}, "", append([]string{"profile"}, args...)...)
+		require.Zero(t, got.code, got.stderr)
+		golden(t, file, got.stdout)
+	}
+	summary := runCommand(t, &fakeOmni{}, "", "profile", "summary", dir, "--json").object(t)
+	stage := summary["stages"].([]any)[1].(map[string]any)
+	require.Equal(t, "talker", stage["name"])
+	require.InDelta(t, stage["window_ms"], stage["busy_ms"].(float64)+stage["waiting_ms"].(float64)+stage["idle_ms"].(float64), 1e-6)
+	require.Len(t, summary["requests"], 2)
+	var top []map[string]any
+	require.NoError(t, json.Unmarshal([]byte(runCommand(t, &fakeOmni{}, "", "profile", "top", dir, "--json").stdout), &top))
+	require.Equal(t, "aten::addmm", top[0]["ops"].([]any)[0].(map[string]any)["name"])
+}
+
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
-		"help-profile.txt":       {"profile"},
-		"help-profile-merge.txt": {"profile", "merge", "--help"},
+		"help-profile.txt":         {"profile"},
+		"help-profile-merge.txt":   {"profile", "merge", "--help"},
+		"help-profile-summary.txt": {"profile", "summary", "--help"},
+		"help-profile-top.txt":     {"profile", "top", "--help"},
 	}
 	for file, args := range tests {
 		got := runCommand(t, &fakeOmni{}, "", args...)

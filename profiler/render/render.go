@@ -1,0 +1,99 @@
+// Package render writes the results of package analysis for people, as text, and for programs, as CSV.
+package render
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/omni-run/omni/profiler/analysis"
+)
+
+// errorWriter remembers the first error, so that text can be written without a check per line.
+type errorWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (e *errorWriter) Write(p []byte) (int, error) {
+	if e.err == nil {
+		_, e.err = e.w.Write(p)
+	}
+	return len(p), e.err
+}
+
+// table makes a writer of aligned columns, which tabs end.
+func table(w io.Writer) *tabwriter.Writer {
+	return tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+}
+
+// duration formats milliseconds with about four digits.
+func duration(ms float64) string {
+	switch {
+	case ms >= 10_000:
+		return fmt.Sprintf("%.2f s", ms/1000)
+	case ms >= 100:
+		return fmt.Sprintf("%.0f ms", ms)
+	case ms >= 1:
+		return fmt.Sprintf("%.2f ms", ms)
+	default:
+		return fmt.Sprintf("%.1f us", ms*1000)
+	}
+}
+
+func nanoseconds(ns int64) string { return duration(float64(ns) / 1e6) }
+
+// percent is a's share of b.
+func percent(a, b float64) string {
+	if b <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", 100*a/b)
+}
+
+// shorten cuts text in the middle, where operators' names differ least.
+func shorten(text string, width int) string {
+	runes := []rune(text)
+	if len(runes) <= width {
+		return text
+	}
+	head := (width - 3) * 2 / 3
+	return string(runes[:head]) + "..." + string(runes[len(runes)-(width-3-head):])
+}
+
+// Rows writes CSV with a header.
+func Rows(w io.Writer, header []string, rows [][]string) error {
+	out := csv.NewWriter(w)
+	if err := out.Write(header); err != nil {
+		return err
+	}
+	if err := out.WriteAll(rows); err != nil {
+		return err
+	}
+	return out.Error()
+}
+
+// number formats a number of CSV.
+func number(f float64) string { return strconv.FormatFloat(f, 'g', 9, 64) }
+
+func integer[T int | int64](n T) string { return strconv.FormatInt(int64(n), 10) }
+
+// Ops writes a table of operators; windowNS is what shares refer to, the sum of self times if 0.
+func Ops(w io.Writer, ops []*analysis.Op, windowNS int64) error {
+	out := &errorWriter{w: w}
+	t := table(out)
+	fmt.Fprintln(t, "self\tshare\ttotal\tcalls\tself/call\t  operator")
+	if windowNS == 0 {
+		for _, op := range ops {
+			windowNS += op.SelfNS
+		}
+	}
+	for _, op := range ops {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t  %s\n", nanoseconds(op.SelfNS), percent(float64(op.SelfNS), float64(windowNS)),
+			nanoseconds(op.TotalNS), op.Calls, nanoseconds(op.SelfNS/max(1, op.Calls)), shorten(op.Name, 60))
+	}
+	_ = t.Flush()
+	return out.err
+}

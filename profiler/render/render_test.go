@@ -1,0 +1,67 @@
+package render
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/profiler/analysis"
+	"github.com/omni-run/omni/profiler/ledger"
+)
+
+func TestDuration(t *testing.T) {
+	tests := map[float64]string{0.0012: "1.2 us", 0.9: "900.0 us", 1.234: "1.23 ms", 150.4: "150 ms", 12345: "12.35 s"}
+	for ms, want := range tests {
+		require.Equal(t, want, duration(ms))
+	}
+}
+
+func TestShorten(t *testing.T) {
+	require.Equal(t, "aten::mm", shorten("aten::mm", 8))
+	long := shorten(strings.Repeat("é", 30)+"_for_cpu", 20)
+	require.Len(t, []rune(long), 20)
+	require.True(t, strings.HasSuffix(long, "...or_cpu"), long)
+}
+
+func TestBar(t *testing.T) {
+	parts := []ledger.Part{
+		{Kind: ledger.Transfer, StartNS: 100, EndNS: 110},
+		{Kind: ledger.Wait, StartNS: 110, EndNS: 400},
+		{Kind: ledger.Queue, StartNS: 400, EndNS: 401},
+		{Kind: ledger.Compute, StartNS: 401, EndNS: 740},
+	}
+	got := bar(parts, 100, 740)
+	require.Len(t, got, waterfallWidth)
+	require.Equal(t, "-"+strings.Repeat(".", 29)+strings.Repeat("#", 34), got)
+	require.Equal(t, strings.Repeat(" ", waterfallWidth), bar(nil, 100, 740))
+}
+
+func TestSummaryOfLittle(t *testing.T) {
+	var out bytes.Buffer
+	s := &analysis.Summary{
+		Session: "s1.1", Stages: []analysis.StageSummary{{Worker: "stage-0", Events: 9, Disordered: 2}},
+		Requests: []analysis.RequestSummary{{ID: "a", E2EMS: 5, Error: "it died"}, {ID: "b", E2EMS: 5}},
+	}
+	require.NoError(t, Summary(&out, s, 1))
+	require.Contains(t, out.String(), "stage-0: 2 of 9 events overlap others")
+	require.Contains(t, out.String(), "failed: it died")
+	require.Contains(t, out.String(), "and 1 more requests")
+	require.NotContains(t, out.String(), "NaN")
+}
+
+type full struct{}
+
+var errFull = errors.New("disk full")
+
+func (full) Write([]byte) (int, error) { return 0, errFull }
+
+func TestWriteErrorsAreReturned(t *testing.T) {
+	s := &analysis.Summary{Stages: []analysis.StageSummary{{Worker: "stage-0"}}}
+	require.ErrorIs(t, Summary(full{}, s, 1), errFull)
+	require.ErrorIs(t, SummaryCSV(full{}, s), errFull)
+	require.ErrorIs(t, Ops(full{}, nil, 0), errFull)
+	require.ErrorIs(t, OpsCSV(full{}, nil), errFull)
+}
