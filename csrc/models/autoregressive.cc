@@ -20,7 +20,8 @@ at::ScalarType parse_dtype(const std::string& name, const std::string& where) {
   if (name == "float32") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
   if (name == "float16") return at::kHalf;
-  throw Error(OMNI_INVALID_ARGUMENT, where + ": expected \"float32\", \"bfloat16\" or \"float16\", found \"" + name + "\"");
+  throw Error(OMNI_INVALID_ARGUMENT,
+              where + ": expected \"float32\", \"bfloat16\" or \"float16\", found \"" + name + "\"");
 }
 
 std::string dtype_text(at::ScalarType dtype) {
@@ -29,7 +30,9 @@ std::string dtype_text(at::ScalarType dtype) {
 }
 
 // The same position on all axes for each token, from 0 on.
-at::Tensor text_positions(int64_t tokens) { return at::arange(tokens, at::kLong).unsqueeze(0).repeat({3, 1}); }
+at::Tensor text_positions(int64_t tokens) {
+  return at::arange(tokens, at::kLong).unsqueeze(0).repeat({3, 1});
+}
 
 }  // namespace
 
@@ -44,11 +47,15 @@ at::ScalarType resolve_dtype(const EngineConfig& config, std::string_view tensor
 }
 
 AutoregressiveEngine::AutoregressiveEngine(const EngineConfig& config, at::ScalarType dtype, std::string name)
-    : model_(config.model), name_(std::move(name)), dtype_(dtype), weights_(config.checkpoint, config.device) {}
+    : model_(config.model),
+      name_(std::move(name)),
+      dtype_(dtype),
+      weights_(config.checkpoint, config.device) {}
 
 AutoregressiveEngine::~AutoregressiveEngine() = default;
 
-void AutoregressiveEngine::build(const WeightPath& path, const DecoderConfig& decoder, std::unique_ptr<Linear> head) {
+void AutoregressiveEngine::build(const WeightPath& path, const DecoderConfig& decoder,
+                                 std::unique_ptr<Linear> head) {
   decoder_ = std::make_unique<Decoder>(path, decoder, name_);
   head_ = std::move(head);
   head_scope_ = name_ + ".lm_head";
@@ -90,7 +97,8 @@ AutoregressiveEngine::Sequence& AutoregressiveEngine::find(uint64_t id) const {
 
 void AutoregressiveEngine::parse_rng(const Config& params, Sequence& sequence) const {
   sequence.rng_from_upstream = params.boolean("rng_from_upstream", false);
-  if (sequence.rng_from_upstream && params.has("seed")) params.fail("\"seed\" and \"rng_from_upstream\" exclude each other");
+  if (sequence.rng_from_upstream && params.has("seed"))
+    params.fail("\"seed\" and \"rng_from_upstream\" exclude each other");
   if (params.has("seed")) {
     // Python takes any 64 bits, signed or not.
     const nlohmann::json& seed = params.json().at("seed");
@@ -131,7 +139,8 @@ void AutoregressiveEngine::feed(uint64_t id, EngineInput input) {
     input.tensors.erase(state);
   }
   if (input.last && rng == nullptr && awaits_rng(sequence)) {
-    throw Error(OMNI_FAILED_PRECONDITION, where + "the last input came, and no \"rng_state\" before or with it");
+    throw Error(OMNI_FAILED_PRECONDITION,
+                where + "the last input came, and no \"rng_state\" before or with it");
   }
   accept(sequence, input);
   sequence.input_ended = input.last;
@@ -154,7 +163,8 @@ std::vector<SequenceResult> AutoregressiveEngine::step(const std::vector<uint64_
   for (const uint64_t id : ids) {
     all.push_back(&find(id));
     if (!distinct.insert(id).second) {
-      throw Error(OMNI_INVALID_ARGUMENT, model_ + ": sequence " + std::to_string(id) + " is named twice in one step");
+      throw Error(OMNI_INVALID_ARGUMENT,
+                  model_ + ": sequence " + std::to_string(id) + " is named twice in one step");
     }
   }
   std::vector<SequenceResult> results(ids.size());
@@ -217,7 +227,8 @@ void AutoregressiveEngine::prefill(Sequence& sequence, SequenceResult& result) {
   }
 }
 
-void AutoregressiveEngine::decode(const std::vector<Sequence*>& sequences, const std::vector<SequenceResult*>& results) {
+void AutoregressiveEngine::decode(const std::vector<Sequence*>& sequences,
+                                  const std::vector<SequenceResult*>& results) {
   std::vector<Sequence*> batch;
   std::vector<SequenceResult*> batch_results;
   std::vector<DecodeRow> rows;
@@ -267,7 +278,8 @@ void AutoregressiveEngine::write_token(Sequence& sequence, const at::Tensor& log
   sequence.history.push_back(token);
   ++sequence.generated;
   if (!stop || shows_stop_token()) result.tokens.push_back(token);
-  const bool full = sequence.generated >= sequence.sampling.max_tokens || sequence.cache.length() >= sequence.cache.limit();
+  const bool full =
+      sequence.generated >= sequence.sampling.max_tokens || sequence.cache.length() >= sequence.cache.limit();
   if (stop || full) {
     finish(sequence, stop ? OMNI_FINISH_STOP : OMNI_FINISH_LENGTH, result);
     return;
@@ -304,7 +316,8 @@ void AutoregressiveEngine::report(Sequence& sequence, omni_sequence_state state,
 void AutoregressiveEngine::fail(Sequence& sequence, SequenceResult& result) {
   omni_status* status = status_of_current_exception();
   sequence.code = static_cast<omni_code>(omni_status_code(status));
-  sequence.message = model_ + ": sequence " + std::to_string(sequence.id) + ": " + omni_status_message(status, nullptr);
+  sequence.message =
+      model_ + ": sequence " + std::to_string(sequence.id) + ": " + omni_status_message(status, nullptr);
   omni_status_free(status);
   sequence.cache = KvCache(decoder_->cache_shape(), sequence.cache.limit());
   result.tokens.clear();

@@ -15,7 +15,9 @@
 namespace omni {
 namespace {
 
-Config thinker_config(const EngineConfig& config) { return config.checkpoint->config().object("thinker_config"); }
+Config thinker_config(const EngineConfig& config) {
+  return config.checkpoint->config().object("thinker_config");
+}
 
 // Released checkpoints carry an output layer whatever their configs say about tying; a file without one is tied.
 bool is_tied(const EngineConfig& config) {
@@ -32,8 +34,8 @@ class Thinker final : public AutoregressiveEngine {
     const DecoderConfig text = DecoderConfig::parse(thinker_config(config).object("text_config"));
     const WeightPath path(&weights(), "thinker", dtype());
     const bool tied = is_tied(config);
-    auto head = std::make_unique<Linear>(tied ? path / "model" / "embed_tokens" : path / "lm_head", text.hidden,
-                                         text.vocab_size, /*bias=*/false);
+    auto head = std::make_unique<Linear>(tied ? path / "model" / "embed_tokens" : path / "lm_head",
+                                         text.hidden, text.vocab_size, /*bias=*/false);
     head_weight_ = tied ? &head->weight() : nullptr;
     if (!tied) (path / "model" / "embed_tokens").bind(embedding_, "weight", {text.vocab_size, text.hidden});
     build(path / "model", text, std::move(head));
@@ -69,8 +71,8 @@ class Thinker final : public AutoregressiveEngine {
     }
     for (const int64_t token : request->history) {
       if (token >= 0 && token < config.vocab_size) continue;
-      params.fail("\"prompt_token_ids\": token " + std::to_string(token) + " is outside of the vocabulary of " +
-                  std::to_string(config.vocab_size));
+      params.fail("\"prompt_token_ids\": token " + std::to_string(token) +
+                  " is outside of the vocabulary of " + std::to_string(config.vocab_size));
     }
     request->sampling = std::move(sampling);
     request->emit_rows = params.boolean("emit_rows", false);
@@ -80,8 +82,9 @@ class Thinker final : public AutoregressiveEngine {
 
   void accept(Sequence&, const EngineInput& input) override {
     if (input.tokens.empty() && input.tensors.empty()) return;
-    throw Error(OMNI_INVALID_ARGUMENT, "qwen2_5_omni.thinker: expected no tokens, and no tensor besides \"rng_state\"" +
-                                           (input.tensors.empty() ? "" : ", found \"" + input.tensors[0].name + "\""));
+    throw Error(OMNI_INVALID_ARGUMENT,
+                "qwen2_5_omni.thinker: expected no tokens, and no tensor besides \"rng_state\"" +
+                    (input.tensors.empty() ? "" : ", found \"" + input.tensors[0].name + "\""));
   }
 
   Need need(const Sequence&) const override { return Need::kNothing; }
@@ -104,8 +107,8 @@ class Thinker final : public AutoregressiveEngine {
   bool shows_stop_token() const override { return true; }
   nlohmann::json network_info() const override { return nlohmann::json::object(); }
 
-  at::Tensor embedding_;                      // [vocab_size, hidden], undefined if tied
-  const at::Tensor* head_weight_ = nullptr;   // the output layer's, if tied
+  at::Tensor embedding_;                     // [vocab_size, hidden], undefined if tied
+  const at::Tensor* head_weight_ = nullptr;  // the output layer's, if tied
 };
 
 }  // namespace

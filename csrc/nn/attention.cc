@@ -17,7 +17,9 @@ namespace {
 constexpr int64_t kRopeRowsPerThread = 16;
 constexpr int64_t kProductsPerThread = 64 * 1024;  // multiplications of attention that are worth a thread
 
-double scale_of(const AttentionConfig& config) { return 1.0 / std::sqrt(static_cast<double>(config.head_dim)); }
+double scale_of(const AttentionConfig& config) {
+  return 1.0 / std::sqrt(static_cast<double>(config.head_dim));
+}
 
 // The first position that the token at position sees.
 int64_t window_begin(const AttentionConfig& config, int64_t position) {
@@ -56,21 +58,25 @@ void rotate_and_store(const AttentionConfig& config, int64_t layer, at::Tensor& 
       const float* cosines = rope.cosines.const_data_ptr<float>() + row * half;
       const float* sines = rope.sines.const_data_ptr<float>() + row * half;
       std::byte* q = bytes_at(query.mutable_data_ptr(), row * config.heads * head_dim, size);
-      const std::byte* k = bytes_at(const_cast<void*>(key.const_data_ptr()), row * config.kv_heads * head_dim, size);
-      const std::byte* v = bytes_at(const_cast<void*>(value.const_data_ptr()), row * config.kv_heads * head_dim, size);
+      const std::byte* k =
+          bytes_at(const_cast<void*>(key.const_data_ptr()), row * config.kv_heads * head_dim, size);
+      const std::byte* v =
+          bytes_at(const_cast<void*>(value.const_data_ptr()), row * config.kv_heads * head_dim, size);
       std::byte* keys = bytes_at(both.mutable_data_ptr(), slot.position * head_dim, size);
       std::byte* values = bytes_at(keys, config.kv_heads * head_stride, size);
       kernels.rope({q, q, config.heads, head_dim, head_dim, head_dim, cosines, sines});
       kernels.rope({k, keys, config.kv_heads, head_dim, head_stride, head_dim, cosines, sines});
       for (int64_t head = 0; head < config.kv_heads; ++head) {
-        std::memcpy(bytes_at(values, head * head_stride, size), v + static_cast<size_t>(head) * head_bytes, head_bytes);
+        std::memcpy(bytes_at(values, head * head_stride, size), v + static_cast<size_t>(head) * head_bytes,
+                    head_bytes);
       }
     }
   });
 }
 
-void rotate_and_store_plain(const AttentionConfig& config, int64_t layer, at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const RopeRows& rope, c10::ArrayRef<CacheSlot> slots) {
+void rotate_and_store_plain(const AttentionConfig& config, int64_t layer, at::Tensor& query,
+                            const at::Tensor& key, const at::Tensor& value, const RopeRows& rope,
+                            c10::ArrayRef<CacheSlot> slots) {
   const int64_t rows = query.size(0);
   query = rotated(query.view({rows, config.heads, config.head_dim}), rope).reshape({rows, -1});
   const at::Tensor keys = rotated(key.view({rows, config.kv_heads, config.head_dim}), rope);
@@ -104,8 +110,8 @@ at::Tensor attention_decode(const AttentionConfig& config, int64_t layer, const 
     void* keys = both.mutable_data_ptr();
     rows.push_back({bytes_at(query.mutable_data_ptr(), row, size), keys,
                     bytes_at(keys, config.kv_heads * room * config.head_dim, size),
-                    bytes_at(out.mutable_data_ptr(), row, size), config.heads, config.kv_heads, config.head_dim, room,
-                    begin, end, static_cast<float>(scale_of(config))});
+                    bytes_at(out.mutable_data_ptr(), row, size), config.heads, config.kv_heads,
+                    config.head_dim, room, begin, end, static_cast<float>(scale_of(config))});
     longest = std::max(longest, end - begin);
     positions += end - begin;
   }
@@ -115,7 +121,8 @@ at::Tensor attention_decode(const AttentionConfig& config, int64_t layer, const 
   at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(group * longest));
     for (int64_t task = begin; task < end; ++task) {
-      kernels.attention(rows[static_cast<size_t>(task / config.kv_heads)], task % config.kv_heads, scratch.data());
+      kernels.attention(rows[static_cast<size_t>(task / config.kv_heads)], task % config.kv_heads,
+                        scratch.data());
     }
   });
   return out;
@@ -158,8 +165,8 @@ at::Tensor Attention::prefill(const at::Tensor& x, const at::Tensor& residual, c
   if (config_.window != 0 && config_.window < tokens) {
     mask = at::ones({tokens, tokens}, x.options().dtype(at::kBool)).tril().triu(1 - config_.window);
   }
-  const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/!mask, scale_of(config_),
-                                                            config_.heads != config_.kv_heads);
+  const at::Tensor mixed = at::scaled_dot_product_attention(
+      q, k, v, mask, 0.0, /*is_causal=*/!mask, scale_of(config_), config_.heads != config_.kv_heads);
   return residual + o_proj_.forward(mixed.transpose(1, 2).reshape({tokens, -1}));
 }
 

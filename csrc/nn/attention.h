@@ -34,8 +34,9 @@ struct CacheSlot {
 // slots of a layer's caches.
 void rotate_and_store(const AttentionConfig& config, int64_t layer, at::Tensor& query, const at::Tensor& key,
                       const at::Tensor& value, const RopeRows& rope, c10::ArrayRef<CacheSlot> slots);
-void rotate_and_store_plain(const AttentionConfig& config, int64_t layer, at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const RopeRows& rope, c10::ArrayRef<CacheSlot> slots);
+void rotate_and_store_plain(const AttentionConfig& config, int64_t layer, at::Tensor& query,
+                            const at::Tensor& key, const at::Tensor& value, const RopeRows& rope,
+                            c10::ArrayRef<CacheSlot> slots);
 
 // query [rows, heads * head_dim], rotated; row i attends to its cache up to and with slot i. Every row as if it were
 // alone.

@@ -15,8 +15,8 @@ namespace {
 
 void require_divides(const Config& model, const char* key, int64_t divisor, const char* of, int64_t number) {
   if (number % divisor == 0) return;
-  model.fail("\"" + std::string(key) + "\": expected a divisor of " + of + " = " + std::to_string(number) + ", found " +
-             std::to_string(divisor));
+  model.fail("\"" + std::string(key) + "\": expected a divisor of " + of + " = " + std::to_string(number) +
+             ", found " + std::to_string(divisor));
 }
 
 int64_t positive(const Config& model, const char* key, int64_t fallback) {
@@ -27,7 +27,8 @@ int64_t positive(const Config& model, const char* key, int64_t fallback) {
 std::vector<int64_t> parse_windows(const Config& model, int64_t layers) {
   constexpr int64_t kDefaultWindow = 32768;
   constexpr int64_t kDefaultFullLayers = 28;
-  const int64_t window = model.boolean("use_sliding_window", false) ? positive(model, "sliding_window", kDefaultWindow) : 0;
+  const int64_t window =
+      model.boolean("use_sliding_window", false) ? positive(model, "sliding_window", kDefaultWindow) : 0;
   std::vector<int64_t> windows;
   if (!model.has("layer_types")) {
     const int64_t full = model.integer("max_window_layers", kDefaultFullLayers);
@@ -36,16 +37,20 @@ std::vector<int64_t> parse_windows(const Config& model, int64_t layers) {
   }
   const nlohmann::json& types = model.json().at("layer_types");
   if (!types.is_array() || static_cast<int64_t>(types.size()) != layers) {
-    model.fail("\"layer_types\": expected a list of num_hidden_layers = " + std::to_string(layers) + " entries");
+    model.fail("\"layer_types\": expected a list of num_hidden_layers = " + std::to_string(layers) +
+               " entries");
   }
   for (const nlohmann::json& type : types) {
     if (type == "full_attention") {
       windows.push_back(0);
     } else if (type == "sliding_attention") {
-      if (window == 0) model.fail("\"layer_types\": \"sliding_attention\" needs \"use_sliding_window\" and \"sliding_window\"");
+      if (window == 0)
+        model.fail(
+            "\"layer_types\": \"sliding_attention\" needs \"use_sliding_window\" and \"sliding_window\"");
       windows.push_back(window);
     } else {
-      model.fail("\"layer_types\": expected \"full_attention\" or \"sliding_attention\", found " + type.dump());
+      model.fail("\"layer_types\": expected \"full_attention\" or \"sliding_attention\", found " +
+                 type.dump());
     }
   }
   return windows;
@@ -71,7 +76,8 @@ DecoderConfig DecoderConfig::parse(const Config& model, int64_t default_head_dim
   }
   config.max_positions = positive(model, "max_position_embeddings", kDefaultMaxPositions);
   config.norm_eps = model.number("rms_norm_eps", 1e-6);
-  if (config.norm_eps < 0) model.fail("\"rms_norm_eps\": expected a number >= 0, found " + std::to_string(config.norm_eps));
+  if (config.norm_eps < 0)
+    model.fail("\"rms_norm_eps\": expected a number >= 0, found " + std::to_string(config.norm_eps));
   const std::string activation = model.string("hidden_act", "silu");
   if (activation != "silu") model.fail("\"hidden_act\": expected \"silu\", found \"" + activation + "\"");
   config.rope = RopeConfig::parse(model, config.head_dim);

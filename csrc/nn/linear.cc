@@ -13,8 +13,8 @@
 namespace omni {
 namespace {
 
-constexpr int64_t kRowsPerUnit = 16;                // weight rows that one thread takes at least
-constexpr int64_t kElementsPerThread = 64 * 1024;   // fewer weights than that are not worth another thread
+constexpr int64_t kRowsPerUnit = 16;               // weight rows that one thread takes at least
+constexpr int64_t kElementsPerThread = 64 * 1024;  // fewer weights than that are not worth another thread
 
 std::vector<c10::IValue> profiler_inputs(const at::Tensor& x, c10::ArrayRef<const Linear*> layers) {
   std::vector<c10::IValue> inputs{x};
@@ -26,7 +26,8 @@ std::vector<c10::IValue> profiler_inputs(const at::Tensor& x, c10::ArrayRef<cons
 void run_parts(const cpu::TypedKernels& kernels, c10::ArrayRef<cpu::LinearArgs> parts) {
   int64_t units = 0;
   for (const cpu::LinearArgs& part : parts) units += (part.out_features + kRowsPerUnit - 1) / kRowsPerUnit;
-  const int64_t grain = std::max<int64_t>(1, kElementsPerThread / (kRowsPerUnit * std::max<int64_t>(1, parts[0].in)));
+  const int64_t grain =
+      std::max<int64_t>(1, kElementsPerThread / (kRowsPerUnit * std::max<int64_t>(1, parts[0].in)));
   at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
     int64_t first = 0;  // the first unit of the part
     for (const cpu::LinearArgs& part : parts) {
@@ -39,7 +40,9 @@ void run_parts(const cpu::TypedKernels& kernels, c10::ArrayRef<cpu::LinearArgs> 
   });
 }
 
-const void* data_or_null(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
+const void* data_or_null(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr() : nullptr;
+}
 
 // residual, if defined, belongs to the only layer.
 std::vector<at::Tensor> run_kernel(const at::Tensor& x, c10::ArrayRef<const Linear*> layers,

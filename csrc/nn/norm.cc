@@ -17,7 +17,9 @@ constexpr int64_t kElementsPerThread = 32 * 1024;
 
 }  // namespace
 
-RmsNorm::RmsNorm(const WeightPath& path, int64_t width, double eps) : eps_(eps) { path.bind(weight_, "weight", {width}); }
+RmsNorm::RmsNorm(const WeightPath& path, int64_t width, double eps) : eps_(eps) {
+  path.bind(weight_, "weight", {width});
+}
 
 RmsNorm::RmsNorm(at::Tensor weight, double eps) : weight_(std::move(weight)), eps_(eps) {}
 

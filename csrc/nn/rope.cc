@@ -38,14 +38,16 @@ RopeConfig RopeConfig::parse(const Config& model, int64_t head_dim) {
   const Config scaling = scaling_object(model);
   const std::string kind = scaling.string("rope_type", scaling.string("type", "default"));
   if (kind != "default" && kind != "mrope") {
-    throw Error(OMNI_UNIMPLEMENTED, scaling.path() + ": \"rope_type\": expected \"default\" or \"mrope\", found \"" + kind +
-                                        "\", which is not supported");
+    throw Error(OMNI_UNIMPLEMENTED, scaling.path() +
+                                        ": \"rope_type\": expected \"default\" or \"mrope\", found \"" +
+                                        kind + "\", which is not supported");
   }
   RopeConfig config;
   config.head_dim = head_dim;
   config.theta = scaling.number("rope_theta", model.number("rope_theta", kDefaultTheta));
   config.sections = scaling.integers("mrope_section", default_sections());
-  if (!(config.theta > 0)) scaling.fail("\"rope_theta\": expected a number > 0, found " + std::to_string(config.theta));
+  if (!(config.theta > 0))
+    scaling.fail("\"rope_theta\": expected a number > 0, found " + std::to_string(config.theta));
   int64_t sum = 0;
   bool negative = false;
   for (const int64_t section : config.sections) {
@@ -53,8 +55,8 @@ RopeConfig RopeConfig::parse(const Config& model, int64_t head_dim) {
     negative = negative || section < 0;
   }
   if (negative || sum != head_dim / 2) {
-    scaling.fail("\"mrope_section\": expected parts that sum to half of the head dimension " + std::to_string(head_dim) +
-                 ", found " + list_text(config.sections));
+    scaling.fail("\"mrope_section\": expected parts that sum to half of the head dimension " +
+                 std::to_string(head_dim) + ", found " + list_text(config.sections));
   }
   return config;
 }

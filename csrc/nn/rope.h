@@ -14,7 +14,8 @@ namespace omni {
 struct RopeConfig {
   int64_t head_dim;
   double theta;
-  std::vector<int64_t> sections;  // frequencies in order; section i belongs to axis i % 3; they sum to head_dim / 2
+  std::vector<int64_t>
+      sections;  // frequencies in order; section i belongs to axis i % 3; they sum to head_dim / 2
 
   // Reads a text model's object in both spellings: rope_parameters{rope_theta, rope_type, mrope_section}, and
   // rope_theta beside rope_scaling{type or rope_type, mrope_section}. INVALID_ARGUMENT if the sections do not cover

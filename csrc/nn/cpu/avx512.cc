@@ -24,7 +24,7 @@ namespace {
 }  // namespace
 
 const Kernels kAvx512Kernels = {"avx512", false, typed_kernels<float, float>(), typed_kernels<Bf16, float>(),
-                              typed_kernels<Fp16, float>()};
+                                typed_kernels<Fp16, float>()};
 
 }  // namespace omni::cpu
 

@@ -23,8 +23,8 @@ namespace {
 
 }  // namespace
 
-const Kernels kAvx512Bf16Kernels = {"avx512_bf16", true, typed_kernels<float, float>(), typed_kernels<Bf16, Bf16>(),
-                              typed_kernels<Fp16, float>()};
+const Kernels kAvx512Bf16Kernels = {"avx512_bf16", true, typed_kernels<float, float>(),
+                                    typed_kernels<Bf16, Bf16>(), typed_kernels<Fp16, float>()};
 
 }  // namespace omni::cpu
 

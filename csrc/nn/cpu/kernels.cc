@@ -11,7 +11,8 @@ std::vector<const Kernels*> find_supported() {
   std::vector<const Kernels*> found;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(&kAvx512Bf16Kernels);
@@ -33,8 +34,9 @@ const TypedKernels& Kernels::typed(c10::ScalarType dtype) const {
     case c10::ScalarType::Half:
       return f16;
     default:
-      throw Error(OMNI_INVALID_ARGUMENT, std::string("decode kernels: expected float32, bfloat16 or float16, found ") +
-                                             c10::toString(dtype));
+      throw Error(OMNI_INVALID_ARGUMENT,
+                  std::string("decode kernels: expected float32, bfloat16 or float16, found ") +
+                      c10::toString(dtype));
   }
 }
 

@@ -56,7 +56,8 @@ struct RopeArgs {
 struct TypedKernels {
   void (*linear)(const LinearArgs& args, int64_t begin, int64_t end);
   // out = round(x * rsqrt(mean(x^2) + eps)) * weight for rows [begin, end) of width n.
-  void (*rms_norm)(const void* x, const void* weight, void* out, int64_t n, float eps, int64_t begin, int64_t end);
+  void (*rms_norm)(const void* x, const void* weight, void* out, int64_t n, float eps, int64_t begin,
+                   int64_t end);
   // out = round(silu(gate)) * up for rows [begin, end) of width n.
   void (*silu_mul)(const void* gate, const void* up, void* out, int64_t n, int64_t begin, int64_t end);
   void (*rope)(const RopeArgs& args);

@@ -20,7 +20,7 @@ namespace {
 
 }  // namespace
 
-const Kernels kPortableKernels = {"portable", false, typed_kernels<float, float>(), typed_kernels<Bf16, float>(),
-                                  typed_kernels<Fp16, float>()};
+const Kernels kPortableKernels = {"portable", false, typed_kernels<float, float>(),
+                                  typed_kernels<Bf16, float>(), typed_kernels<Fp16, float>()};
 
 }  // namespace omni::cpu
