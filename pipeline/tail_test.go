@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -39,5 +41,31 @@ func TestTailKeepsTheLastWords(t *testing.T) {
 				t.Errorf("got %.80q, want it to end with %.80q", got, tt.want)
 			}
 		})
+	}
+}
+
+// The words before a crash and its first lines are kept, however much follows and however the writes are cut.
+func TestTailKeepsTheBeginningOfACrash(t *testing.T) {
+	stacks := strings.Repeat("goroutine 7 [running]:\n", 2000)
+	tests := map[string]struct{ text, want, not string }{
+		"a library that aborts": {"start\nterminate called\n  what():  bad size\nSIGABRT: abort\nPC=0x1\n" + stacks, "terminate called\n  what():  bad size\nSIGABRT: abort\nPC=0x1", ""},
+		"a panic at once":       {"panic: boom\n\n" + stacks, "panic: boom", ""},
+		"after much else":       {strings.Repeat("line\n", 5000) + "last\nSIGSEGV: segmentation violation\n" + stacks, "last\nSIGSEGV: segmentation violation", ""},
+		"a second crash":        {"fatal error: first\n" + stacks + "panic: second\n", "fatal error: first", "second"},
+		"a mark inside a line":  {"no panic: here\n" + strings.Repeat("line\n", 5000), "line", "panic"},
+	}
+	for name, tt := range tests {
+		for _, size := range []int{1, 7, 4096, 1 << 20} {
+			t.Run(fmt.Sprintf("%s by %d", name, size), func(t *testing.T) {
+				var w tail
+				for piece := range slices.Chunk([]byte(tt.text), size) {
+					w.Write(piece)
+				}
+				got := w.words()
+				if !strings.Contains(got, tt.want) || (tt.not != "" && strings.Contains(got, tt.not)) || len(got) > tailSize {
+					t.Errorf("got %d bytes %.300q, want them to hold %q, not %q", len(got), got, tt.want, tt.not)
+				}
+			})
+		}
 	}
 }

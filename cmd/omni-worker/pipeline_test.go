@@ -272,6 +272,28 @@ func TestTruncatedCheckpointIsAnErrorOfAStage(t *testing.T) {
 	}
 }
 
+// A crash in C++ ends one worker, and what is left of it to read is the signal, not pages of stacks and registers.
+func TestCrashInTheLibraryLeavesShortLastWords(t *testing.T) {
+	o := open(t, "tiny", 1, nil)
+	var failure error
+	for e, err := range o.Stream(t.Context(), pipeline.Request{Prompt: "Count for ever.", MaxTokens: 400}) {
+		if err != nil {
+			failure = err
+			break
+		}
+		if e.Kind == pipeline.EventText {
+			syscall.Kill(o.Stages()[0].PID, syscall.SIGABRT)
+		}
+	}
+	var stage *pipeline.StageError
+	if !errors.As(failure, &stage) || stage.Stage != 0 {
+		t.Fatalf("got %v, want the death of the thinker", failure)
+	}
+	if !strings.Contains(stage.LastWords, "SIGABRT") || len(stage.LastWords) > 2000 {
+		t.Errorf("got last words %q", stage.LastWords)
+	}
+}
+
 func TestCancelledRequestLeavesNothingBehind(t *testing.T) {
 	o := open(t, "tiny", 1, nil)
 	ctx, cancel := context.WithCancel(t.Context())
