@@ -27,18 +27,26 @@ type outputFolder struct {
 // newOutputFolder makes the folder, gives an id to every request that has none, and chooses a file name for each.
 // It finds out before the model is loaded whether results could be written.
 func newOutputFolder(dir string, requests []pipeline.Request) (*outputFolder, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, usagef("--output-dir: %w", err)
-	}
-	probe, err := os.CreateTemp(dir, ".omni-run-*")
-	if err != nil {
-		return nil, usagef("--output-dir: cannot write there: %w", err)
-	}
-	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
-		return nil, fmt.Errorf("--output-dir: %w", err)
+	if err := makeWritable("--output-dir", dir); err != nil {
+		return nil, err
 	}
 	folder := &outputFolder{dir: dir, stems: map[string]string{}}
 	return folder, folder.name(requests)
+}
+
+// makeWritable makes the folder that a flag names and finds out whether files can be made in it.
+func makeWritable(flag, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return usagef("%s: %w", flag, err)
+	}
+	probe, err := os.CreateTemp(dir, ".omni-run-*")
+	if err != nil {
+		return usagef("%s: cannot write there: %w", flag, err)
+	}
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
 }
 
 // name fills in missing ids, 0, 1, ... as far as they are free, and refuses ids whose files exist.

@@ -22,6 +22,11 @@ func generateAction(env *environment) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
+		if profiler := options.pipeline.Profiler; profiler.Enabled() {
+			if err := makeWritable("--profile-dir", profiler.TorchProfilerDir); err != nil {
+				return err
+			}
+		}
 		run := &run{env: env, options: options, folder: folder, progress: newProgress(env.stderr, env.terminal)}
 		return run.do(c.Context)
 	}
@@ -78,7 +83,7 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 			if errors.Is(err, pipeline.ErrUnknownStage) {
 				return nil, nil, usagef("--profile-stages: %w", err)
 			}
-			return nil, nil, fmt.Errorf("start profile: %w", err)
+			return nil, nil, err
 		}
 	}
 	results = r.all(ctx, omni)
@@ -88,7 +93,7 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 		r.progress.stop()
 		profile = r.reportProfile(report, err)
 		if err != nil {
-			return results, profile, fmt.Errorf("stop profile: %w", err)
+			return results, profile, err
 		}
 	}
 	return results, profile, nil

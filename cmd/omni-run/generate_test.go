@@ -166,7 +166,7 @@ func TestProfileThatCannotBeWritten(t *testing.T) {
 	omni := &fakeOmni{stopError: errors.New("disk full")}
 	got := runCommand(t, omni, "", "--model", "m", "--prompt", "a", "--format", "json", "--output-dir", dir, "--profile-dir", dir)
 	require.Equal(t, exitFailed, got.code)
-	require.Contains(t, got.stderr, "omni-run: stop profile: disk full")
+	require.Contains(t, got.stderr, "omni-run: disk full")
 	require.Equal(t, "disk full", got.object(t)["profile"].(map[string]any)["error"])
 	require.NotContains(t, got.object(t)["requests"].([]any)[0], "error", "the request itself is done")
 }
@@ -196,9 +196,10 @@ func TestUsageMistakes(t *testing.T) {
 		{"sampling out of range", []string{"--model", "m", "--prompt", "a", "--sampling-params", `[{},{"top_p":0}]`}, []string{"--sampling-params: stage 1: top_p is 0"}},
 		{"unknown sampling key", []string{"--model", "m", "--prompt", "a", "--sampling-params", `[{"topp":1}]`}, []string{"topp: unknown key"}},
 		{"stage that is no number", []string{"--model", "m", "--prompt", "a", "--profile-dir", "d", "--profile-stages", "thinker"}, []string{`"thinker" is no stage id`}},
-		{"stage that is not there", []string{"--model", "m", "--prompt", "a", "--output-dir", t.TempDir(), "--profile-dir", "d", "--profile-stages", "7"}, []string{"--profile-stages", "no such stage"}},
+		{"stage that is not there", []string{"--model", "m", "--prompt", "a", "--output-dir", t.TempDir(), "--profile-dir", t.TempDir(), "--profile-stages", "7"}, []string{"--profile-stages", "no such stage"}},
 		{"unknown profiler setting", []string{"--model", "m", "--prompt", "a", "--profiler-config", "bogus=1"}, []string{"--profiler-config", "bogus"}},
 		{"JSON and more", []string{"--model", "m", "--prompt", "a", "--profiler-config", "{}", "--profiler-config", "max_iterations=1"}, []string{"cannot be combined"}},
+		{"a profile folder that cannot be", []string{"--model", "m", "--prompt", "a", "--output-dir", t.TempDir(), "--profile-dir", "/dev/null/x"}, []string{"--profile-dir: mkdir /dev/null"}},
 		{"checkpoint without a place", []string{"make-checkpoint"}, []string{"--out is missing"}},
 		{"unknown preset", []string{"make-checkpoint", "--out", "x", "--preset", "huge"}, []string{`unknown preset "huge"`, "tiny", "small"}},
 	}
