@@ -128,6 +128,9 @@ func (w *weightWriter) write(ctx context.Context, files []shard) error {
 	for i := range files {
 		w.total += files[i].size
 	}
+	if err := checkSpace(w.dir, w.total); err != nil {
+		return err
+	}
 	for i := range files {
 		if err := w.writeFile(ctx, &files[i]); err != nil {
 			return err

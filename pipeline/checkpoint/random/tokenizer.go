@@ -108,7 +108,7 @@ func (t *tokenizer) extend(size int) {
 	if size <= len(t.tokens) {
 		return
 	}
-	known := make(map[string]bool, size)
+	known := map[string]bool{}
 	var words []string
 	for _, token := range t.tokens {
 		known[token] = true
@@ -116,13 +116,15 @@ func (t *tokenizer) extend(size int) {
 			words = append(words, token)
 		}
 	}
+	const exhausted = 1000 // draws in a row that found nothing new
 	source := rand.New(rand.NewPCG(1, 2))
-	for tries := 0; len(t.tokens) < size && tries < 100*size; tries++ {
+	for misses := 0; len(t.tokens) < size && misses < exhausted; misses++ {
 		first, second := words[source.IntN(len(words))], words[source.IntN(len(words))]
 		joined := first + second
 		if strings.HasPrefix(second, blank) || known[joined] {
 			continue
 		}
+		misses = 0
 		known[joined] = true
 		t.tokens = append(t.tokens, joined)
 		t.merges = append(t.merges, [2]string{first, second})

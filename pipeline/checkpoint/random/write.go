@@ -56,16 +56,15 @@ func Write(ctx context.Context, dir string, options Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temporary) // nothing is left of it once it has taken its name
 	summary, err := writeAll(ctx, temporary, options, preset)
+	if err == nil {
+		err = os.Chmod(temporary, 0o755)
+	}
+	if err == nil {
+		err = takePlace(temporary, dir, replace)
+	}
 	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(temporary, 0o755); err != nil {
-		return nil, err
-	}
-	if err := takePlace(temporary, dir, replace); err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(temporary))
 	}
 	summary.Dir = dir
 	return summary, nil
@@ -150,19 +149,16 @@ func readMetadata(path string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	var length uint64
-	if err := binary.Read(file, binary.LittleEndian, &length); err != nil {
-		return nil, err
-	}
-	const limit = 64 << 20
-	if length > limit {
-		return nil, fmt.Errorf("%s: a header of %d bytes", path, length)
-	}
 	var header struct {
 		Metadata map[string]string `json:"__metadata__"`
 	}
-	if err := json.NewDecoder(io.LimitReader(file, int64(length))).Decode(&header); err != nil {
+	var length uint64
+	err = binary.Read(file, binary.LittleEndian, &length)
+	if err == nil {
+		const limit = 64 << 20 // of a file that is something else
+		err = json.NewDecoder(io.LimitReader(file, int64(min(length, limit)))).Decode(&header)
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return header.Metadata, nil
