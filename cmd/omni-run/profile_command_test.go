@@ -117,6 +117,10 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"summary", dir, "--json", "--csv"}, 2, "exclude each other"},
 		{[]string{"top", dir, "--by", "name"}, 2, `cannot be sorted by "name"; want self, total or calls`},
 		{[]string{"top", dir, "--stage", "7"}, 2, "no trace of stage 7"},
+		{[]string{"diff", dir}, 2, "got 1 arguments, want the folders before and after"},
+		{[]string{"diff", dir, dir, "--threshold", "much"}, 2, `--threshold is "much", want a percentage`},
+		{[]string{"diff", dir, dir, "--alpha", "3"}, 2, "--alpha is 3"},
+		{[]string{"diff", dir, dir + "@s7"}, 1, `"s7" with complete traces`},
 		{[]string{"nonsense"}, 2, `unknown command "nonsense"; want one of merge`},
 	}
 	for _, test := range tests {
@@ -151,11 +155,29 @@ func TestProfileReports(t *testing.T) {
 	require.Equal(t, "aten::addmm", top[0]["ops"].([]any)[0].(map[string]any)["name"])
 }
 
+func TestProfileDiff(t *testing.T) {
+	before, after := writeProfile(t, 1), writeProfile(t, 1.2)
+	same := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, before+"@s1")
+	require.Zero(t, same.code, same.stderr)
+	require.Contains(t, same.stdout, "\n0 regressions")
+	slower := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, after)
+	require.Equal(t, 1, slower.code)
+	require.Contains(t, slower.stderr, "omni-run: 4 regressions")
+	golden(t, "profile-diff.txt", slower.stdout)
+	csv := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, after, "--csv")
+	require.Equal(t, 1, csv.code)
+	golden(t, "profile-diff.csv", csv.stdout)
+	tolerated := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, after, "--threshold", "30%", "--json")
+	require.Zero(t, tolerated.code, tolerated.stderr)
+	require.Len(t, tolerated.object(t)["stages"], 2)
+}
+
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help-profile.txt":         {"profile"},
 		"help-profile-merge.txt":   {"profile", "merge", "--help"},
 		"help-profile-summary.txt": {"profile", "summary", "--help"},
+		"help-profile-diff.txt":    {"profile", "diff", "--help"},
 		"help-profile-top.txt":     {"profile", "top", "--help"},
 	}
 	for file, args := range tests {
