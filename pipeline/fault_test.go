@@ -229,9 +229,7 @@ func TestDeathFailsWhatHasBeenShown(t *testing.T) {
 		}
 		if shown++; shown == 3 {
 			killed = time.Now()
-			if err := syscall.Kill(o.Stages()[0].PID, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			pipelinetest.Signal(t, o, 0, syscall.SIGKILL)
 		}
 	}
 	if !errors.Is(failure, pipeline.ErrWorkerDied) {
@@ -302,9 +300,7 @@ func TestWorkerThatCannotComeBackFailsWhoeverWaits(t *testing.T) {
 	if err := os.Remove(gone); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(o.Stages()[1].PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	pipelinetest.Signal(t, o, 1, syscall.SIGKILL)
 	_, err := o.Generate(t.Context(), pipeline.Request{Prompt: "hello"})
 	if err == nil || !strings.Contains(err.Error(), "stage 1 (talker)") || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("got %v, want the stage and why it cannot start", err)
@@ -341,10 +337,20 @@ func TestWorkerThatIgnoresStoppingIsKilled(t *testing.T) {
 // Whoever stops a worker from outside stops its requests, which are run again.
 func TestTerminatedWorkerComesBack(t *testing.T) {
 	o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 2 * time.Millisecond}}))
-	time.AfterFunc(60*time.Millisecond, func() { syscall.Kill(o.Stages()[0].PID, syscall.SIGTERM) })
-	r, err := o.Generate(t.Context(), pipeline.Request{Prompt: "terminated", MaxTokens: 100})
-	if err != nil {
-		t.Fatal(err)
+	type result struct {
+		response *pipeline.Response
+		err      error
 	}
-	check(t, r, "terminated", 100)
+	ended := make(chan result, 1)
+	go func() {
+		r, err := o.Generate(t.Context(), pipeline.Request{Prompt: "terminated", MaxTokens: 100})
+		ended <- result{r, err}
+	}()
+	time.Sleep(60 * time.Millisecond) // any state of the request is a fair one
+	pipelinetest.Signal(t, o, 0, syscall.SIGTERM)
+	got := <-ended
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	check(t, got.response, "terminated", 100)
 }

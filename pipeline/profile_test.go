@@ -163,7 +163,7 @@ func TestProfileStatusOfAWorkerInsideALongStep(t *testing.T) {
 	if w := status.Workers[0]; w.State != profiler.StateRecording || w.Error != "" {
 		t.Errorf("got %+v, want a worker that records", w)
 	}
-	syscall.Kill(o.Stages()[0].PID, syscall.SIGKILL)
+	pipelinetest.Signal(t, o, 0, syscall.SIGKILL)
 }
 
 func TestDeathOfAProfiledWorkerIsInTheReport(t *testing.T) {
@@ -171,9 +171,7 @@ func TestDeathOfAProfiledWorkerIsInTheReport(t *testing.T) {
 	if _, err := o.StartProfile(nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(o.Stages()[1].PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	pipelinetest.Signal(t, o, 1, syscall.SIGKILL)
 	if _, err := o.Generate(t.Context(), pipeline.Request{Prompt: "hello"}); err != nil { // after the restart
 		t.Fatal(err)
 	}

@@ -59,7 +59,9 @@ func TestTailKeepsTheBeginningOfACrash(t *testing.T) {
 			t.Run(fmt.Sprintf("%s by %d", name, size), func(t *testing.T) {
 				var w tail
 				for piece := range slices.Chunk([]byte(tt.text), size) {
-					w.Write(piece)
+					if n, err := w.Write(piece); n != len(piece) || err != nil {
+						t.Fatalf("write: %d, %v", n, err)
+					}
 				}
 				got := w.words()
 				if !strings.Contains(got, tt.want) || (tt.not != "" && strings.Contains(got, tt.not)) || len(got) > tailSize {

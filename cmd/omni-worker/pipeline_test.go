@@ -19,6 +19,7 @@ import (
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/checkpoint/random"
 	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
 	"github.com/omni-run/omni/pipeline/prompt"
 	"github.com/omni-run/omni/profiler"
 )
@@ -221,9 +222,7 @@ func TestRealWorkerIsKilledAndComesBack(t *testing.T) {
 			responses[i] = r
 		})
 	}
-	if err := syscall.Kill(o.Stages()[1].PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	pipelinetest.Signal(t, o, 1, syscall.SIGKILL)
 	requests.Wait()
 	for i, r := range responses {
 		again, err := o.Generate(t.Context(), request(i))
@@ -276,13 +275,14 @@ func TestTruncatedCheckpointIsAnErrorOfAStage(t *testing.T) {
 func TestCrashInTheLibraryLeavesShortLastWords(t *testing.T) {
 	o := open(t, "tiny", 1, nil)
 	var failure error
+	crash := sync.OnceFunc(func() { pipelinetest.Signal(t, o, 0, syscall.SIGABRT) })
 	for e, err := range o.Stream(t.Context(), pipeline.Request{Prompt: "Count for ever.", MaxTokens: 400}) {
 		if err != nil {
 			failure = err
 			break
 		}
 		if e.Kind == pipeline.EventText {
-			syscall.Kill(o.Stages()[0].PID, syscall.SIGABRT)
+			crash()
 		}
 	}
 	var stage *pipeline.StageError

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -171,4 +172,22 @@ func ids(text string) []int64 {
 		list = append(list, int64(b))
 	}
 	return list
+}
+
+// Signal sends a signal to the worker of a stage, which must be there: pid 0 would be the test's own process group.
+func Signal(tb testing.TB, o *pipeline.Omni, stage int, sig syscall.Signal) {
+	tb.Helper()
+	for _, s := range o.Stages() {
+		if s.ID != stage {
+			continue
+		}
+		if s.PID == 0 {
+			tb.Fatalf("stage %d is %s and has no process", stage, s.State)
+		}
+		if err := syscall.Kill(s.PID, sig); err != nil {
+			tb.Fatalf("stage %d: %v", stage, err)
+		}
+		return
+	}
+	tb.Fatalf("there is no stage %d", stage)
 }
