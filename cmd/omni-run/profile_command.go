@@ -32,6 +32,7 @@ func profileCommand(env *environment) *cli.Command {
 		profileSummaryCommand,
 		profileTopCommand,
 		profileDiffCommand,
+		profileFlameCommand,
 	} {
 		c := make(env)
 		c.OnUsageError = onUsageError

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -121,6 +122,8 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"diff", dir, dir, "--threshold", "much"}, 2, `--threshold is "much", want a percentage`},
 		{[]string{"diff", dir, dir, "--alpha", "3"}, 2, "--alpha is 3"},
 		{[]string{"diff", dir, dir + "@s7"}, 1, `"s7" with complete traces`},
+		{[]string{"flame", dir, "--stage", "7"}, 2, "no trace of stage 7"},
+		{[]string{"flame", dir, "-o", "/proc/no/x.html"}, 1, "/proc/no"},
 		{[]string{"nonsense"}, 2, `unknown command "nonsense"; want one of merge`},
 	}
 	for _, test := range tests {
@@ -172,11 +175,29 @@ func TestProfileDiff(t *testing.T) {
 	require.Len(t, tolerated.object(t)["stages"], 2)
 }
 
+func TestProfileFlame(t *testing.T) {
+	dir := writeProfile(t, 1)
+	folded := runCommand(t, &fakeOmni{}, "", "profile", "flame", dir, "--folded")
+	require.Zero(t, folded.code, folded.stderr)
+	golden(t, "profile-flame.folded", folded.stdout)
+	got := runCommand(t, &fakeOmni{}, "", "profile", "flame", dir)
+	require.Zero(t, got.code, got.stderr)
+	require.Equal(t, filepath.Join(dir, "report", "s1.1795311375000000000.flame.html")+"\n", got.stdout)
+	page, err := os.ReadFile(strings.TrimSpace(got.stdout))
+	require.NoError(t, err)
+	golden(t, "profile-flame.html", string(page))
+	tree := runCommand(t, &fakeOmni{}, "", "profile", "flame", dir, "--json", "--stage", "1").object(t)
+	require.Len(t, tree["children"], 1)
+	csv := runCommand(t, &fakeOmni{}, "", "profile", "flame", dir, "--csv")
+	require.Contains(t, csv.stdout, "stage-0;ProfilerStep;model.layers;aten::linear,cpu_op,20,40400000,2000000\n")
+}
+
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help-profile.txt":         {"profile"},
 		"help-profile-merge.txt":   {"profile", "merge", "--help"},
 		"help-profile-summary.txt": {"profile", "summary", "--help"},
+		"help-profile-flame.txt":   {"profile", "flame", "--help"},
 		"help-profile-diff.txt":    {"profile", "diff", "--help"},
 		"help-profile-top.txt":     {"profile", "top", "--help"},
 	}

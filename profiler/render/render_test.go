@@ -65,3 +65,19 @@ func TestWriteErrorsAreReturned(t *testing.T) {
 	require.ErrorIs(t, Ops(full{}, nil, 0), errFull)
 	require.ErrorIs(t, OpsCSV(full{}, nil), errFull)
 }
+
+func TestFlameEscapesNames(t *testing.T) {
+	root := &analysis.Flame{Name: "session <b>", TotalNS: 1000, Children: []*analysis.Flame{
+		{Name: "a;b\n</script><script>alert(1)</script>", Category: "cpu_op", Calls: 1, TotalNS: 999, SelfNS: 999_000},
+		{Name: "narrow", Category: "kernel", TotalNS: 0},
+	}}
+	var page bytes.Buffer
+	require.NoError(t, FlameHTML(&page, root))
+	require.NotContains(t, page.String(), "<script>alert")
+	require.NotContains(t, page.String(), "<b>")
+	require.NotContains(t, page.String(), "ZgotmplZ")
+	require.NotContains(t, page.String(), "narrow")
+	var folded bytes.Buffer
+	require.NoError(t, Folded(&folded, root))
+	require.Equal(t, "a:b </script><script>alert(1)</script> 999\n", folded.String())
+}
