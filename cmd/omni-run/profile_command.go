@@ -31,6 +31,7 @@ func profileCommand(env *environment) *cli.Command {
 		profileMergeCommand,
 		profileSummaryCommand,
 		profileTopCommand,
+		profileCriticalPathCommand,
 		profileDiffCommand,
 		profileFlameCommand,
 	} {

@@ -124,6 +124,7 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"diff", dir, dir + "@s7"}, 1, `"s7" with complete traces`},
 		{[]string{"flame", dir, "--stage", "7"}, 2, "no trace of stage 7"},
 		{[]string{"flame", dir, "-o", "/proc/no/x.html"}, 1, "/proc/no"},
+		{[]string{"critical-path", dir, "--request", "third"}, 1, `has no request "third"`},
 		{[]string{"nonsense"}, 2, `unknown command "nonsense"; want one of merge`},
 	}
 	for _, test := range tests {
@@ -138,10 +139,13 @@ func TestProfileCommandFaults(t *testing.T) {
 func TestProfileReports(t *testing.T) {
 	dir := writeProfile(t, 1)
 	goldens := map[string][]string{
-		"profile-summary.txt": {"summary", dir, "--top", "2"},
-		"profile-summary.csv": {"summary", dir, "--csv"},
-		"profile-top.txt":     {"top", dir, "--limit", "3"},
-		"profile-top.csv":     {"top", dir, "--csv", "--annotations", "--by", "calls", "--stage", "1"},
+		"profile-summary.txt":               {"summary", dir, "--top", "2"},
+		"profile-summary.csv":               {"summary", dir, "--csv"},
+		"profile-critical-path.txt":         {"critical-path", dir, "--limit", "4"},
+		"profile-critical-path-request.txt": {"critical-path", dir, "--request", "second"},
+		"profile-critical-path.csv":         {"critical-path", dir, "--csv"},
+		"profile-top.txt":                   {"top", dir, "--limit", "3"},
+		"profile-top.csv":                   {"top", dir, "--csv", "--annotations", "--by", "calls", "--stage", "1"},
 	}
 	for file, args := range goldens {
 		got := runCommand(t, &fakeOmni{}, "", append([]string{"profile"}, args...)...)
@@ -175,6 +179,17 @@ func TestProfileDiff(t *testing.T) {
 	require.Len(t, tolerated.object(t)["stages"], 2)
 }
 
+// The parts of the critical path sum up to the end-to-end time.
+func TestProfileCriticalPath(t *testing.T) {
+	path := runCommand(t, &fakeOmni{}, "", "profile", "critical-path", writeProfile(t, 1), "--json").object(t)
+	sum := 0.0
+	for _, part := range path["parts"].([]any) {
+		sum += part.(map[string]any)["total_ms"].(float64)
+	}
+	require.InDelta(t, path["e2e_ms"], sum, 1e-6)
+	require.Len(t, path["requests"], 2)
+}
+
 func TestProfileFlame(t *testing.T) {
 	dir := writeProfile(t, 1)
 	folded := runCommand(t, &fakeOmni{}, "", "profile", "flame", dir, "--folded")
@@ -194,12 +209,13 @@ func TestProfileFlame(t *testing.T) {
 
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
-		"help-profile.txt":         {"profile"},
-		"help-profile-merge.txt":   {"profile", "merge", "--help"},
-		"help-profile-summary.txt": {"profile", "summary", "--help"},
-		"help-profile-flame.txt":   {"profile", "flame", "--help"},
-		"help-profile-diff.txt":    {"profile", "diff", "--help"},
-		"help-profile-top.txt":     {"profile", "top", "--help"},
+		"help-profile.txt":               {"profile"},
+		"help-profile-merge.txt":         {"profile", "merge", "--help"},
+		"help-profile-summary.txt":       {"profile", "summary", "--help"},
+		"help-profile-critical-path.txt": {"profile", "critical-path", "--help"},
+		"help-profile-flame.txt":         {"profile", "flame", "--help"},
+		"help-profile-diff.txt":          {"profile", "diff", "--help"},
+		"help-profile-top.txt":           {"profile", "top", "--help"},
 	}
 	for file, args := range tests {
 		got := runCommand(t, &fakeOmni{}, "", args...)

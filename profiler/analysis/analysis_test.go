@@ -142,3 +142,34 @@ func TestUnion(t *testing.T) {
 	require.EqualValues(t, 0, union(nil))
 	require.EqualValues(t, 25, union([][2]int64{{20, 30}, {0, 10}, {5, 12}, {7, 8}, {11, 13}, {30, 32}}))
 }
+
+// Operators count for a request by how much of their step lies in the request's compute parts.
+func TestCriticalPathOfOperators(t *testing.T) {
+	w, err := ReadWorker(t.Context(), writeCalls(t, program, false))
+	require.NoError(t, err)
+	w.Stage = 0
+	us := func(n int64) int64 { return 5_000_000 + n*1000 }
+	s := Session{ID: "s1.5", Workers: []*Worker{w}, Requests: []ledger.Request{
+		{ID: "a", ArrivedNS: us(0), DoneNS: us(200), Stages: []ledger.Stage{{
+			ID: 0, Name: "thinker", DispatchedNS: us(10), ReceivedNS: us(20), FirstInputNS: us(20), LastInputNS: us(20),
+			FirstComputeNS: us(60), LastComputeNS: us(190), LastOutputNS: us(190), DoneNS: us(200),
+		}}},
+		{ID: "b", Error: "it died"},
+	}}
+	path, err := s.CriticalPath("")
+	require.NoError(t, err)
+	require.Equal(t, 1, path.Failed)
+	require.Len(t, path.Requests, 1)
+	require.Equal(t, ledger.Compute, path.Parts[0].Kind)
+	require.InDelta(t, 0.13, path.Parts[0].TotalMS, 1e-9)
+	require.InDelta(t, 0.09, path.Parts[0].InStepsMS, 1e-9, "half of the first step and the second")
+	require.Equal(t, "aten::addmm", path.Ops[0].Name)
+	require.InDelta(t, 0.02+0.04, path.Ops[0].MS, 1e-9)
+	require.InDelta(t, 0.3, path.Ops[0].Share, 1e-9)
+	_, err = s.CriticalPath("b")
+	require.ErrorContains(t, err, "1 failed")
+	_, err = s.CriticalPath("c")
+	require.ErrorContains(t, err, `no request "c"`)
+	_, err = (&Session{ID: "s2"}).CriticalPath("")
+	require.ErrorContains(t, err, "no requests in its ledger")
+}

@@ -164,7 +164,7 @@ func (t *track) open(s slice) {
 	f.node.TotalNS += duration
 	f.node.SelfNS += duration
 	if s.step {
-		f.step = t.sink.step(duration)
+		f.step = t.sink.step(s.start, duration)
 	}
 	f.step.add(s.key, duration)
 	t.stack = append(t.stack, f)
@@ -209,7 +209,7 @@ func (t *track) flush(n int) {
 	for _, i := range t.pending[:n] {
 		t.rootNS += i.end - i.start
 		if i.step {
-			times := t.sink.step(i.end - i.start)
+			times := t.sink.step(i.start, i.end-i.start)
 			i.tree.each(func(n *Node) { times.add(n.key, n.SelfNS) })
 		}
 		t.root.child(i.key).add(i.tree)
@@ -223,15 +223,16 @@ type sink struct {
 	disordered int64
 }
 
-// stepTimes is one step: its length, and how long each operator took in it by itself.
+// stepTimes is one step: its start, from the trace's base while that is being read and in Unix time later, its length, and how long each operator took in it by itself.
 type stepTimes struct {
-	ns   int64
-	self map[nodeKey]int64
+	startNS int64
+	ns      int64
+	self    map[nodeKey]int64
 }
 
 // step begins a step.
-func (s *sink) step(ns int64) *stepTimes {
-	t := &stepTimes{ns: ns, self: map[nodeKey]int64{}}
+func (s *sink) step(startNS, ns int64) *stepTimes {
+	t := &stepTimes{startNS: startNS, ns: ns, self: map[nodeKey]int64{}}
 	s.steps = append(s.steps, t)
 	return t
 }

@@ -146,6 +146,7 @@ func (r *reading) finish(w *Worker, base int64) {
 		w.BusyNS = 0
 	}
 	for _, s := range w.steps {
+		s.startNS += base
 		w.StepNS = append(w.StepNS, s.ns)
 		w.BusyNS += s.ns
 	}
