@@ -91,11 +91,11 @@ func readAll(t testing.TB, path string) (trace.Header, []trace.Event) {
 	var all []trace.Event
 	for {
 		var e trace.Event
-		if err := r.Next(&e); errors.Is(err, io.EOF) {
+		err := r.Next(&e)
+		if errors.Is(err, io.EOF) {
 			return r.Header(), all
-		} else {
-			require.NoError(t, err)
 		}
+		require.NoError(t, err)
 		e.Args, e.Other = e.Args.Clone(), nil
 		all = append(all, e)
 	}
