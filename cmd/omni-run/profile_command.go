@@ -34,6 +34,7 @@ func profileCommand(env *environment) *cli.Command {
 		profileCriticalPathCommand,
 		profileDiffCommand,
 		profileFlameCommand,
+		profileReportCommand,
 	} {
 		c := make(env)
 		c.OnUsageError = onUsageError

@@ -207,12 +207,28 @@ func TestProfileFlame(t *testing.T) {
 	require.Contains(t, csv.stdout, "stage-0;ProfilerStep;model.layers;aten::linear,cpu_op,20,40400000,2000000\n")
 }
 
+func TestProfileReport(t *testing.T) {
+	dir := writeProfile(t, 1)
+	got := runCommand(t, &fakeOmni{}, "", "profile", "report", dir, "--requests", "1")
+	require.Zero(t, got.code, got.stderr)
+	require.Equal(t, filepath.Join(dir, "report", "s1.1795311375000000000.html")+"\n", got.stdout)
+	page, err := os.ReadFile(strings.TrimSpace(got.stdout))
+	require.NoError(t, err)
+	golden(t, "profile-report.html", string(page))
+	require.NotContains(t, string(page), "src=", "the page needs nothing else")
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
+	got = runCommand(t, &fakeOmni{}, "", "profile", "report", dir, "-o", filepath.Join(dir, "x.html"))
+	require.Zero(t, got.code, got.stderr)
+	require.Contains(t, got.stderr, "has no ledger")
+}
+
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help-profile.txt":               {"profile"},
 		"help-profile-merge.txt":         {"profile", "merge", "--help"},
 		"help-profile-summary.txt":       {"profile", "summary", "--help"},
 		"help-profile-critical-path.txt": {"profile", "critical-path", "--help"},
+		"help-profile-report.txt":        {"profile", "report", "--help"},
 		"help-profile-flame.txt":         {"profile", "flame", "--help"},
 		"help-profile-diff.txt":          {"profile", "diff", "--help"},
 		"help-profile-top.txt":           {"profile", "top", "--help"},

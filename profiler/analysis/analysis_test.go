@@ -173,3 +173,11 @@ func TestCriticalPathOfOperators(t *testing.T) {
 	_, err = (&Session{ID: "s2"}).CriticalPath("")
 	require.ErrorContains(t, err, "no requests in its ledger")
 }
+
+func TestTimeline(t *testing.T) {
+	w, err := ReadWorker(t.Context(), writeCalls(t, program, false))
+	require.NoError(t, err)
+	w.EndNS = w.StartNS + 200_000
+	got := (&Session{Workers: []*Worker{w}}).Timeline(4)
+	require.InDeltaSlice(t, []float64{0.8, 1, 0.2, 0.8}, got.Stages[0].Busy, 1e-9)
+}

@@ -81,3 +81,19 @@ func TestFlameEscapesNames(t *testing.T) {
 	require.NoError(t, Folded(&folded, root))
 	require.Equal(t, "a:b </script><script>alert(1)</script> 999\n", folded.String())
 }
+
+func TestPageEscapesNames(t *testing.T) {
+	s := &analysis.Summary{
+		Session: "<s1>", Stages: []analysis.StageSummary{{Worker: "<w>", Top: []*analysis.Op{{Name: "<op>"}}}},
+		Requests: []analysis.RequestSummary{{ID: "<r>", ArrivedNS: 1, E2EMS: 5, Error: "<e>", Stages: []analysis.RequestPart{
+			{Name: "<n>", Parts: []ledger.Part{{Kind: ledger.Queue, StartNS: 1, EndNS: 5_000_001}}},
+		}}},
+	}
+	var out bytes.Buffer
+	require.NoError(t, Page(&out, PageInput{Summary: s, Timeline: &analysis.Timeline{EndNS: 1}, Limit: 5}))
+	for _, name := range []string{"s1", "w", "op", "r", "n"} {
+		require.Contains(t, out.String(), "&lt;"+name+"&gt;")
+		require.NotContains(t, out.String(), "<"+name+">")
+	}
+	require.NotContains(t, out.String(), "ZgotmplZ")
+}
