@@ -10,8 +10,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -175,4 +177,53 @@ func TestNothingRunsBeforeMain(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestNoticeNamesEveryModuleThatIsLinked(t *testing.T) {
+	command := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/...")
+	modules, err := command.Output()
+	require.NoError(t, err)
+	notice, err := os.ReadFile("NOTICE")
+	require.NoError(t, err)
+	paths := strings.Fields(string(modules))
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		if path != module && !strings.Contains(string(notice), "  "+path+" ") {
+			t.Errorf("NOTICE does not name %s, which is linked into a command", path)
+		}
+	}
+}
+
+// link is a Markdown link to a file of the repository.
+var link = regexp.MustCompile(`\]\(([^):#]+)[^)]*\)`)
+
+func TestDocumentsLinkToFilesThatExist(t *testing.T) {
+	documents, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	more, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	for _, document := range append(documents, more...) {
+		text, err := os.ReadFile(document)
+		require.NoError(t, err)
+		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document), match[1])); err != nil {
+				t.Errorf("%s links to %s, which is not there", document, match[1])
+			}
+		}
+	}
+}
+
+// named is a path of the repository in CONTRIBUTING.md: `csrc/models/models.inc`.
+var named = regexp.MustCompile("`((?:csrc|torch|profiler|pipeline|cmd|scripts|docs)/[A-Za-z0-9_./-]+)`")
+
+func TestContributingNamesFilesThatExist(t *testing.T) {
+	text, err := os.ReadFile("CONTRIBUTING.md")
+	require.NoError(t, err)
+	matches := named.FindAllStringSubmatch(string(text), -1)
+	require.Greater(t, len(matches), 20)
+	for _, match := range matches {
+		if _, err := os.Stat(match[1]); err != nil {
+			t.Errorf("CONTRIBUTING.md names %s, which is not there", match[1])
+		}
+	}
 }
