@@ -1,6 +1,8 @@
 package analysis
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -180,4 +182,50 @@ func TestTimeline(t *testing.T) {
 	w.EndNS = w.StartNS + 200_000
 	got := (&Session{Workers: []*Worker{w}}).Timeline(4)
 	require.InDeltaSlice(t, []float64{0.8, 1, 0.2, 0.8}, got.Stages[0].Busy, 1e-9)
+}
+
+// nested appends random calls between two moments, callers first; none begins or ends when another does.
+func nested(random *rand.Rand, calls []call, start, end int64, depth int) []call {
+	for at := start + 1; at+2 < end && len(calls) < 3000; {
+		from := at + random.Int64N(1+(end-at)/4)
+		to := from + 1 + random.Int64N(1+(end-from)/2)
+		if to >= end {
+			break
+		}
+		c := call{category: "cpu_op", name: fmt.Sprintf("op%d", random.IntN(5)), start: from, end: to}
+		if depth == 0 && random.IntN(2) == 0 {
+			c.category, c.name = "user_annotation", "ProfilerStep#1"
+		}
+		calls = append(calls, c)
+		if depth < 6 {
+			calls = nested(random, calls, from, to, depth+1)
+		}
+		at = to + 1
+	}
+	return calls
+}
+
+// Random programs give the same tree in both orders, and self times that add up to the time at the top.
+func TestTreesOfRandomPrograms(t *testing.T) {
+	for seed := range uint64(30) {
+		calls := nested(rand.New(rand.NewPCG(seed, 7)), nil, 0, 1_000_000, 0)
+		var top int64
+		for i, last := 0, int64(-1); i < len(calls); i++ {
+			if calls[i].start > last {
+				top += calls[i].end - calls[i].start
+				last = calls[i].end
+			}
+		}
+		var trees [2]*Flame
+		for i, byEnd := range []bool{false, true} {
+			w, err := ReadWorker(t.Context(), writeCalls(t, calls, byEnd))
+			require.NoError(t, err)
+			require.Zero(t, w.Disordered, "seed %d", seed)
+			var self int64
+			w.Calls.each(func(n *Node) { self += n.SelfNS })
+			require.Equal(t, top*1000, self, "seed %d", seed)
+			trees[i] = (&Session{Workers: []*Worker{w}}).Flame(-1)
+		}
+		require.Equal(t, trees[0], trees[1], "seed %d", seed)
+	}
 }

@@ -122,6 +122,7 @@ func (t *track) put(s slice) {
 	if t.order == unknown && len(t.pending) > 0 {
 		prev := &t.pending[len(t.pending)-1]
 		switch {
+		case s.start == prev.start && s.end == prev.end: // either could be the caller
 		case s.start >= prev.start && s.end <= prev.end:
 			t.order = byStart
 			first := *prev
