@@ -37,8 +37,8 @@ Factory factory_of(const Config& config, const std::string& name) {
 RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
   const Config config(&json, "recorder config");
   config.reject_unknown({"recorder", "session", "worker", "stage", "rank", "world_size", "trace_path",
-                         "table_path", "record_shapes", "with_stack", "with_flops", "with_memory", "use_gzip",
-                         "activities", "metadata"});
+                         "table_path", "base_time_ns", "record_shapes", "with_stack", "with_flops",
+                         "with_memory", "use_gzip", "activities", "metadata"});
   RecorderConfig parsed;
   parsed.recorder = config.string("recorder", parsed.recorder);
   factory_of(config, parsed.recorder);
@@ -113,9 +113,12 @@ void Recorder::step_end() {
 void Recorder::stop() {
   if (state_ != State::kRecording)
     throw Error(OMNI_FAILED_PRECONDITION, "stop: the recorder does not record");
-  if (step_open_) step_end();
   state_ = State::kStopped;
   recording = false;
+  if (std::exchange(step_open_, false)) {
+    on_step_end();
+    ++steps_;
+  }
   on_stop();
 }
 

@@ -38,6 +38,8 @@ class TorchRecorder final : public Recorder {
   explicit TorchRecorder(RecorderConfig recorder_config) : Recorder(std::move(recorder_config)) {
     keep_kineto_quiet();
     const RecorderConfig& c = config();
+    // Before anything records, so that a folder that cannot be written to is an error of the start.
+    if (!c.trace_path.empty()) trace_.emplace(c, c10::getTime(), trace_environment());
     // with_stack means modules here, which the writers find in the annotations: torch would look for Python frames.
     const impl::ProfilerConfig profiler_config(impl::ProfilerState::KINETO, c.record_shapes || c.with_flops,
                                                c.with_memory, /*with_stack=*/false, c.with_flops,
@@ -82,20 +84,17 @@ class TorchRecorder final : public Recorder {
     // Freed here, on the caller's thread, also when writing fails: destroying a million events takes a second.
     const std::unique_ptr<api::ProfilerResult> result = std::move(result_);
     FinishedFiles files(config());
-    const int64_t start_ns = static_cast<int64_t>(result->trace_start_ns());
     TableBuilder table;
-    std::optional<TraceWriter> trace;
-    if (!config().trace_path.empty()) trace.emplace(config(), start_ns, trace_environment());
-    const int64_t events = write_torch_events(*result, config(), trace ? &*trace : nullptr, table);
-    files.events = events;
+    files.events = write_torch_events(*result, config(), trace_ ? &*trace_ : nullptr, table);
     files.steps = steps();
-    if (trace) files.finish_trace(*trace, end_ns_);
+    if (trace_) files.finish_trace(*trace_, end_ns_);
     if (!config().table_path.empty()) files.write_table(table);
     files.write_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began).count();
     return files.json();
   }
 
+  std::optional<TraceWriter> trace_;
   std::unique_ptr<at::RecordFunction> step_;  // the open step
   bool stopped_ = false;
   int64_t end_ns_ = 0;

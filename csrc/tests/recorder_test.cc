@@ -297,6 +297,26 @@ TEST_P(RecorderTest, AFullDiskIsAnErrorAndLeavesNothing) {
 INSTANTIATE_TEST_SUITE_P(All, RecorderTest, testing::Values("kineto", "stream"),
                          [](const auto& info) { return std::string(info.param); });
 
+TEST(RecorderConfigTest, KnowsEveryKeyOfTheInterface) {
+  const RecorderConfig config = RecorderConfig::parse(json::parse(R"({"recorder":"stream","session":"s3",
+      "worker":"stage-1","stage":1,"rank":2,"world_size":4,"trace_path":"t","table_path":"o","base_time_ns":5,
+      "record_shapes":true,"with_stack":true,"with_flops":true,"with_memory":true,"use_gzip":false,
+      "activities":["CPU","CUDA"],"metadata":{"a":1}})"));
+  EXPECT_EQ(config.recorder, "stream");
+  EXPECT_EQ(config.session, "s3");
+  EXPECT_EQ(config.worker, "stage-1");
+  EXPECT_EQ(config.stage, 1);
+  EXPECT_EQ(config.rank, 2);
+  EXPECT_EQ(config.world_size, 4);
+  EXPECT_EQ(config.trace_path, "t");
+  EXPECT_EQ(config.table_path, "o");
+  EXPECT_EQ(config.base_time_ns, 5);
+  EXPECT_TRUE(config.record_shapes && config.with_stack && config.with_flops && config.with_memory &&
+              config.cuda);
+  EXPECT_FALSE(config.use_gzip);
+  EXPECT_EQ(config.metadata["a"], 1);
+}
+
 TEST(RecorderConfigTest, RejectsWhatItDoesNotKnow) {
   const struct {
     const char* name;
