@@ -35,6 +35,7 @@ func profileCommand(env *environment) *cli.Command {
 		profileDiffCommand,
 		profileFlameCommand,
 		profileReportCommand,
+		profileRepairCommand,
 	} {
 		c := make(env)
 		c.OnUsageError = onUsageError

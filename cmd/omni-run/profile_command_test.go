@@ -222,12 +222,35 @@ func TestProfileReport(t *testing.T) {
 	require.Contains(t, got.stderr, "has no ledger")
 }
 
+func TestProfileRepair(t *testing.T) {
+	dir := writeProfile(t, 1)
+	got := runCommand(t, &fakeOmni{}, "", "profile", "repair", dir)
+	require.Zero(t, got.code, got.stderr)
+	require.Contains(t, got.stderr, "nothing to repair")
+	path := profiler.TracePath(dir, "stage-0", "s1", 1795311375000000000, true)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path+".tmp", text[:len(text)-30], 0o600))
+	require.NoError(t, os.Remove(path))
+	got = runCommand(t, &fakeOmni{}, "", "profile", "summary", dir)
+	require.Contains(t, got.stderr, "was never completed")
+	require.NotContains(t, got.stdout, "stage-0")
+	got = runCommand(t, &fakeOmni{}, "", "profile", "repair", dir)
+	require.Equal(t, 1, got.code, "the file is new")
+	got = runCommand(t, &fakeOmni{}, "", "profile", "repair", dir, "--force")
+	require.Zero(t, got.code, got.stderr)
+	require.Equal(t, path+"\n", got.stdout)
+	got = runCommand(t, &fakeOmni{}, "", "profile", "summary", dir)
+	require.Contains(t, got.stdout, "stage-0")
+}
+
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help-profile.txt":               {"profile"},
 		"help-profile-merge.txt":         {"profile", "merge", "--help"},
 		"help-profile-summary.txt":       {"profile", "summary", "--help"},
 		"help-profile-critical-path.txt": {"profile", "critical-path", "--help"},
+		"help-profile-repair.txt":        {"profile", "repair", "--help"},
 		"help-profile-report.txt":        {"profile", "report", "--help"},
 		"help-profile-flame.txt":         {"profile", "flame", "--help"},
 		"help-profile-diff.txt":          {"profile", "diff", "--help"},

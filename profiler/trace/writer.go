@@ -13,9 +13,10 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// Writer writes one trace. It is for one goroutine. Until Commit the file has the suffix .tmp.
+// Writer writes one trace. It is for one goroutine. Until Commit the file has another name.
 type Writer struct {
 	path   string
+	temp   string
 	file   *os.File
 	zip    *gzip.Writer // nil for plain text
 	out    *bufio.Writer
@@ -24,16 +25,20 @@ type Writer struct {
 	begun  bool // the list of events has been opened
 }
 
-// Create creates a trace file, compressed if its name ends in .gz, and the folder that it is in.
-func Create(path string) (*Writer, error) {
+// Create creates a trace file, compressed if its name ends in .gz, and the folder that it is in. Until Commit it has the
+// suffix .tmp.
+func Create(path string) (*Writer, error) { return CreateAs(path, path+".tmp") }
+
+// CreateAs is Create with another name until Commit, in the same folder.
+func CreateAs(path, temp string) (*Writer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("create trace: %w", err)
 	}
-	file, err := os.Create(path + ".tmp")
+	file, err := os.Create(temp)
 	if err != nil {
 		return nil, fmt.Errorf("create trace: %w", err)
 	}
-	w := &Writer{path: path, file: file}
+	w := &Writer{path: path, temp: temp, file: file}
 	var under io.Writer = file
 	if strings.HasSuffix(path, ".gz") {
 		// One member: Perfetto and chrome://tracing read no further than the first.
@@ -123,7 +128,7 @@ func (w *Writer) Commit() error {
 		err = w.zip.Close()
 	}
 	if err = errors.Join(err, w.file.Close()); err == nil {
-		err = os.Rename(w.path+".tmp", w.path)
+		err = os.Rename(w.temp, w.path)
 	}
 	w.file = nil
 	if err != nil {
@@ -138,6 +143,6 @@ func (w *Writer) Discard() {
 		return
 	}
 	_ = w.file.Close() // it is removed
-	_ = os.Remove(w.path + ".tmp")
+	_ = os.Remove(w.temp)
 	w.file = nil
 }
