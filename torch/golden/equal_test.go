@@ -2,6 +2,8 @@ package golden_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -21,49 +23,66 @@ var presets = []string{"tiny-a", "tiny-b", "tiny-c"}
 // TestEqualToTransformers answers every case alone.
 func TestEqualToTransformers(t *testing.T) {
 	for _, preset := range presets {
-		t.Run(preset, func(t *testing.T) {
-			cases := readCases(t, preset)
-			p := openPipeline(t, checkpoint(t, cases[0]))
-			var worst deviation
-			for i, c := range cases {
-				t.Run(c.Case, func(t *testing.T) {
-					checkpoint(t, c)
-					f := &flow{golden: c, sequence: uint64(i + 1)}
-					onThread(t, func() error { return p.run([]*flow{f}) })
-					require.NoError(t, f.failure)
-					worst.add(compare(t, f))
-				})
-			}
-			t.Logf("largest differences: %v", worst)
-		})
+		t.Run(preset, func(t *testing.T) { checkEqual(t, readCases(t, filepath.Join(goldenFolder, preset))) })
 	}
 }
 
-// TestManyAtOnceEqualAlone answers all cases together, joining one after the other, and compares bit by bit with each
-// alone: what else runs must not change an answer.
+// TestManyAtOnceEqualAlone answers all cases together and each alone.
 func TestManyAtOnceEqualAlone(t *testing.T) {
 	for _, preset := range presets {
-		t.Run(preset, func(t *testing.T) {
-			cases := readCases(t, preset)
-			p := openPipeline(t, checkpoint(t, cases[0]))
-			together, alone := make([]*flow, len(cases)), make([]*flow, len(cases))
-			for i, c := range cases {
-				together[i] = &flow{golden: c, sequence: uint64(i + 1), late: 2 * (i % 5)}
-				alone[i] = &flow{golden: c, sequence: uint64(i + 1)}
-			}
-			onThread(t, func() error { return p.run(together) })
-			for i, f := range alone {
-				onThread(t, func() error { return p.run([]*flow{f}) })
-				c := f.golden.Case
-				assert.Equal(t, f.failure, together[i].failure, c)
-				assert.Equal(t, f.tokens, together[i].tokens, c)
-				assert.Equal(t, f.finish, together[i].finish, c)
-				assert.Equal(t, f.rng, together[i].rng, c)
-				for _, name := range []string{"prompt_rows", "reply_rows", "audio"} {
-					assert.Zero(t, distance(floats(f.tensors[name]), floats(together[i].tensors[name])), "%s: %s", c, name)
-				}
-			}
+		t.Run(preset, func(t *testing.T) { checkTogether(t, readCases(t, filepath.Join(goldenFolder, preset))) })
+	}
+}
+
+// ownGoldens names a folder that make_goldens.py --out has written, for any other checkpoint.
+const ownGoldens = "OMNI_GOLDENS"
+
+func TestOwnCheckpoint(t *testing.T) {
+	folder := os.Getenv(ownGoldens)
+	if folder == "" {
+		t.Skipf("%s is not set: see %s/make_goldens.py", ownGoldens, goldenFolder)
+	}
+	cases := readCases(t, folder)
+	t.Run("equal", func(t *testing.T) { checkEqual(t, cases) })
+	t.Run("together", func(t *testing.T) { checkTogether(t, cases) })
+}
+
+// checkEqual compares the answer to each case, alone, with its golden.
+func checkEqual(t *testing.T, cases []*goldenCase) {
+	p := openPipeline(t, checkpoint(t, cases[0]))
+	var worst deviation
+	for i, c := range cases {
+		t.Run(c.Case, func(t *testing.T) {
+			checkpoint(t, c)
+			f := &flow{golden: c, sequence: uint64(i + 1)}
+			onThread(t, func() error { return p.run([]*flow{f}) })
+			require.NoError(t, f.failure)
+			worst.add(compare(t, f))
 		})
+	}
+	t.Logf("largest differences: %v", worst)
+}
+
+// checkTogether answers all cases together, joining one after the other, and compares bit by bit with each alone: what
+// else runs must not change an answer.
+func checkTogether(t *testing.T, cases []*goldenCase) {
+	p := openPipeline(t, checkpoint(t, cases[0]))
+	together := make([]*flow, len(cases))
+	for i, c := range cases {
+		together[i] = &flow{golden: c, sequence: uint64(i + 1), late: 2 * (i % 5)}
+	}
+	onThread(t, func() error { return p.run(together) })
+	for i, c := range cases {
+		f := &flow{golden: c, sequence: uint64(i + 1)}
+		onThread(t, func() error { return p.run([]*flow{f}) })
+		assert.Equal(t, f.failure, together[i].failure, c.Case)
+		assert.Equal(t, f.tokens, together[i].tokens, c.Case)
+		assert.Equal(t, f.finish, together[i].finish, c.Case)
+		assert.Equal(t, f.rng, together[i].rng, c.Case)
+		for _, name := range []string{"prompt_rows", "reply_rows", "audio"} {
+			d := distance(floats(f.tensors[name]), floats(together[i].tensors[name]))
+			assert.Zero(t, d, "%s: %s", c.Case, name)
+		}
 	}
 }
 
@@ -115,7 +134,7 @@ func TestGoldensCoverWhatTheyShould(t *testing.T) {
 	for _, preset := range presets {
 		seen := map[string]bool{}
 		speakers := map[string]bool{}
-		for _, c := range readCases(t, preset) {
+		for _, c := range readCases(t, filepath.Join(goldenFolder, preset)) {
 			speakers[c.Speaker] = true
 			seen["thinker ends by "+c.FinishReason] = true
 			seen["talker ends by "+c.CodesFinish] = true

@@ -23,6 +23,7 @@ type goldenCase struct {
 	Checkpoint struct {
 		Preset string
 		Seed   uint64
+		Path   string // instead of preset and seed: a checkpoint that is not ours
 		SHA256 string
 	}
 	Seed     uint64
@@ -42,12 +43,12 @@ type goldenCase struct {
 	promptRows, replyRows, waveform []float32
 }
 
-// readCases reads all cases of a checkpoint.
-func readCases(t testing.TB, preset string) []*goldenCase {
+// readCases reads all cases in a folder.
+func readCases(t testing.TB, folder string) []*goldenCase {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(goldenFolder, preset, "*.json"))
+	paths, err := filepath.Glob(filepath.Join(folder, "*.json"))
 	require.NoError(t, err)
-	require.NotEmpty(t, paths, "no goldens of %s", preset)
+	require.NotEmpty(t, paths, "no goldens in %s", folder)
 	cases := make([]*goldenCase, len(paths))
 	for i, path := range paths {
 		data, err := os.ReadFile(path)
@@ -117,6 +118,9 @@ var folders = struct {
 // checkpoint writes the checkpoint of a case once and checks that it is the one that the goldens were made with.
 func checkpoint(t testing.TB, c *goldenCase) string {
 	t.Helper()
+	if c.Checkpoint.Path != "" {
+		return c.Checkpoint.Path
+	}
 	folders.Lock()
 	defer folders.Unlock()
 	options := random.Options{Family: "qwen2_5_omni", Preset: c.Checkpoint.Preset, Seed: c.Checkpoint.Seed}

@@ -2,13 +2,18 @@
 """Stores what transformers computes with our random checkpoints, stage by stage: the goldens of family qwen2_5_omni.
 
     python3 -m venv ref && ref/bin/pip install torch==2.15.0 transformers==5.23.0
-    ref/bin/python pipeline/family/testdata/qwen2_5_omni/make_goldens.py [--only PRESET/CASE ...]
+    ref/bin/python pipeline/family/testdata/qwen2_5_omni/make_goldens.py [--only CASE ...]
 
 Run it from the repository's root after `make build`. The checkpoints are written by `omni-run make-checkpoint`; they
 are deterministic, so only their fingerprint is stored. Per case there is <preset>/<case>.json with everything that must
 be equal (prompt, ids, codes, hashes of the random generator's state between the stages) and <preset>/<case>.safetensors
 with everything that must be close: the rows that go from the thinker to the talker, the mel spectrogram, the waveform.
 All in float32 on one CPU thread.
+
+With --checkpoint DIR --out DIR it does the same for any other checkpoint, and torch/golden compares with that:
+
+    ref/bin/python .../make_goldens.py --checkpoint ~/Qwen2.5-Omni-3B --out /tmp/goldens
+    OMNI_GOLDENS=/tmp/goldens go test ./torch/golden -run Own -v
 """
 import argparse
 import hashlib
@@ -87,7 +92,8 @@ class Recorder:
         self.speakers = list(self.model.speaker_map)
         talker = self.model.config.talker_config
         self.codec_ends = [talker.tts_codec_pad_token_id, talker.tts_codec_end_token_id]
-        self.text_ends = [self.model.thinker.generation_config.eos_token_id]
+        ends = self.model.thinker.generation_config.eos_token_id
+        self.text_ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         self.seen = {}
         self._watch(self.model.thinker, "generate", self._after_thinker)
         self._watch(self.model.talker, "generate", self._after_talker)
@@ -131,7 +137,7 @@ class Recorder:
             **generate_arguments("thinker", case["thinker"]),
             **generate_arguments("talker", case["talker"]),
             **{f"token2wav_{name}": value for name, value in case.get("token2wav", {}).items()},
-            "thinker_eos_token_id": text_ends,
+            "thinker_eos_token_id": text_ends or None,
             "talker_eos_token_id": self.codec_ends,
             "speaker": self.speakers[case.get("speaker", 0) % len(self.speakers)],
         }
@@ -174,19 +180,20 @@ def answer(recorder, case):
     while "search" in case and not found(case["search"], result, text_ends):
         seed += 1
         if seed == case["seed"] + SEARCH_LIMIT:
-            raise SystemExit(f"{case['name']}: {case['search']}: not in {SEARCH_LIMIT} seeds")
+            print(f"{case['name']}: {case['search']}: not in {SEARCH_LIMIT} seeds, taken as it is", file=sys.stderr)
+            break
         result = recorder.run(case, seed, text_ends)
     result["seed"] = seed
     result["text_ends"] = text_ends
     return result
 
 
-def store(preset, case, result, fingerprint, recorder):
+def store(folder, checkpoint, case, result, recorder):
     """Writes the two files of a case."""
     thinker = {**case["thinker"], "stop_token_ids": result["text_ends"]}
     document = {
         "case": case["name"],
-        "checkpoint": {"preset": preset, "seed": CHECKPOINT_SEED, "sha256": fingerprint},
+        "checkpoint": checkpoint,
         "reference": {
             "transformers": transformers.__version__, "torch": torch.__version__.split("+")[0],
             "python": platform.python_version(), "dtype": "float32",
@@ -204,8 +211,7 @@ def store(preset, case, result, fingerprint, recorder):
     for name in ("codes", "codes_finish", "rng_after_thinker", "rng_after_talker", "rng_after_token2wav", "reference_error"):
         if name in result:
             document[name] = result[name]
-    folder = HERE / preset
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{case['name']}.json").write_text(
         json.dumps(document, ensure_ascii=False, indent=1, sort_keys=False) + "\n", encoding="utf-8"
     )
@@ -216,23 +222,36 @@ def store(preset, case, result, fingerprint, recorder):
     safetensors.torch.save_file(tensors, folder / f"{case['name']}.safetensors")
     audio = f"{len(result['waveform'])} samples" if "waveform" in result else result["reference_error"][:60]
     print(
-        f"{preset}/{case['name']}: prompt {len(result['prompt_token_ids'])}, reply {len(result['token_ids'])} "
+        f"{folder.name}/{case['name']}: prompt {len(result['prompt_token_ids'])}, reply {len(result['token_ids'])} "
         f"({document['finish_reason']}), codes {len(result.get('codes', []))} ({result.get('codes_finish')}), "
         f"seed {result['seed']}, {audio}"
     )
 
 
+def record(source, target, checkpoint, cases):
+    """Stores the cases' answers from the checkpoint in folder source below folder target."""
+    checkpoint["sha256"] = checkpoint_sum(source)
+    recorder = Recorder(source)
+    for case in cases:
+        store(target, checkpoint, case, answer(recorder, case), recorder)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], metavar="PRESET/CASE")
+    parser.add_argument("--only", nargs="*", metavar="CASE", help="names of cases, see cases.py")
     parser.add_argument("--make", default="go run ./cmd/omni-run", help="the command that knows make-checkpoint")
+    parser.add_argument("--checkpoint", type=pathlib.Path, help="another checkpoint than our random ones")
+    parser.add_argument("--out", type=pathlib.Path, help="where its goldens go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    cases = [case for case in CASES if not options.only or case["name"] in options.only]
+    if options.checkpoint:
+        if not options.out:
+            parser.error("--checkpoint needs --out")
+        record(options.checkpoint, options.out, {"path": str(options.checkpoint.resolve())}, cases)
+        return
     for preset in PRESETS:
-        wanted = [c for c in CASES if not options.only or f"{preset}/{c['name']}" in options.only or preset in options.only]
-        if not wanted:
-            continue
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary) / preset
             subprocess.run(
@@ -240,10 +259,7 @@ def main():
                  "--seed", str(CHECKPOINT_SEED), "--out", str(folder)],
                 check=True, stdout=sys.stderr,
             )
-            fingerprint = checkpoint_sum(folder)
-            recorder = Recorder(folder)
-            for case in wanted:
-                store(preset, case, answer(recorder, case), fingerprint, recorder)
+            record(folder, HERE / preset, {"preset": preset, "seed": CHECKPOINT_SEED}, cases)
 
 
 if __name__ == "__main__":
