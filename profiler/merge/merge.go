@@ -9,6 +9,7 @@
 //     readers that take them for floating-point numbers;
 //   - a process Requests with a slice per request, which holds the request's critical path, and in every worker's process
 //     the time of each request in that stage, divided into transfer, wait, queue and compute;
+//   - slices that overlap on one track, as Kineto writes them, on tracks of their own;
 //   - arrows from stage to stage, one per request and hand-over.
 //
 // What it needs of memory depends on the number of threads and requests, not on that of events.
@@ -190,8 +191,12 @@ func (m *merger) copy(ctx context.Context, s *source) error {
 			continue
 		}
 		e.Time = max(0, e.Time+shift) // metadata may have no time of its own
-		if err := s.rename(&e); err != nil {
+		p, err := s.rename(&e)
+		if err != nil {
 			return fmt.Errorf("trace %s: %w", s.Path, err)
+		}
+		if err := m.lane(&e, p); err != nil {
+			return err
 		}
 		if err := m.out.Write(&e); err != nil {
 			return err

@@ -274,3 +274,41 @@ func TestMergeInConstantMemory(t *testing.T) {
 	// Sys never shrinks: it is the highest that the heap has been.
 	require.Less(t, after.Sys-before.Sys, uint64(24<<20))
 }
+
+// Kernels that overlap on one stream get lanes, and arrows follow them; a track whose callers come last is left alone.
+func TestOverlappingSlicesAreMoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "kineto.json")
+	stream, thread := trace.Number(7), trace.Number(9)
+	write(t, path, 0, func(add func(trace.Event)) {
+		for _, e := range []trace.Event{
+			{Name: "outer", Thread: stream, Time: 0, Duration: 100},
+			{Name: "inner", Thread: stream, Time: 10, Duration: 50},
+			{Name: "late", Thread: stream, Time: 90, Duration: 100},
+			{Name: "later", Thread: stream, Time: 95, Duration: 200},
+			{Name: "free", Thread: stream, Time: 200, Duration: 10},
+			{Name: "callee", Thread: thread, Time: 10, Duration: 10},
+			{Name: "caller", Thread: thread, Time: 10, Duration: 20},
+			{Name: "top", Thread: thread, Time: 0, Duration: 50},
+		} {
+			e.Phase, e.Category, e.Process = trace.Complete, "kernel", trace.Number(0)
+			add(e)
+			add(trace.Event{Phase: "f", Category: "ac2g", Name: e.Name, Process: e.Process, Thread: e.Thread, Time: e.Time, Flow: trace.Number(e.Time + 1), HasFlow: true, Binding: "e"})
+		}
+	})
+	out := filepath.Join(dir, "merged.json")
+	_, err := Merge(t.Context(), Input{Traces: []string{path}}, out)
+	require.NoError(t, err)
+	_, all := readAll(t, out)
+	tracks, arrows := map[string]int64{}, map[string]int64{}
+	for _, e := range all {
+		switch e.Phase {
+		case trace.Complete:
+			tracks[e.Name] = e.Thread.Number - 2*pidStride
+		case trace.FlowEnd:
+			arrows[e.Name] = e.Thread.Number - 2*pidStride
+		}
+	}
+	require.Equal(t, map[string]int64{"outer": 1, "inner": 1, "late": 2, "later": 3, "free": 1, "callee": 4, "caller": 4, "top": 4}, tracks)
+	require.Equal(t, tracks, arrows)
+}

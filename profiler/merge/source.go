@@ -52,6 +52,7 @@ type process struct {
 	events  int64
 	pid     int64
 	threads map[trace.ID]int64
+	nesting map[int64]*nesting // by new thread
 }
 
 // survey reads all sources once, puts them in order and shares out ids and the time.
@@ -146,7 +147,7 @@ func (s *source) see(e *trace.Event) {
 	if !e.Process.IsText && e.Process.Number >= 0 {
 		p := s.processes[e.Process]
 		if p == nil {
-			p = &process{old: e.Process, threads: map[trace.ID]int64{}}
+			p = &process{old: e.Process, threads: map[trace.ID]int64{}, nesting: map[int64]*nesting{}}
 			s.processes[e.Process] = p
 		}
 		if e.Phase != trace.Metadata {
@@ -186,7 +187,7 @@ func (s *source) sortProcesses() {
 		s.order = append(s.order, p)
 	}
 	if len(s.order) == 0 {
-		s.order = append(s.order, &process{label: "no events", threads: map[trace.ID]int64{}})
+		s.order = append(s.order, &process{label: "no events", threads: map[trace.ID]int64{}, nesting: map[int64]*nesting{}})
 	}
 	slices.SortFunc(s.order, func(a, b *process) int {
 		cpu := func(p *process) int {
@@ -233,8 +234,8 @@ func flowOf(e *trace.Event) (string, int64) {
 	return class, n
 }
 
-// rename gives an event of the source the ids that it has in the merged trace.
-func (s *source) rename(e *trace.Event) error {
+// rename gives an event of the source the ids that it has in the merged trace, and returns its process.
+func (s *source) rename(e *trace.Event) (*process, error) {
 	p, thread := s.processes[e.Process], e.Thread
 	if p == nil {
 		p = s.main
@@ -252,7 +253,7 @@ func (s *source) rename(e *trace.Event) error {
 		tid = p.pid + 1 + int64(len(p.threads))
 		p.threads[thread] = tid
 		if len(p.threads) >= requestLanes {
-			return fmt.Errorf("process %s has more than %d threads", p.old, requestLanes)
+			return nil, fmt.Errorf("process %s has more than %d threads", p.old, requestLanes)
 		}
 	}
 	e.Process, e.Thread = trace.Number(p.pid), trace.Number(tid)
@@ -264,7 +265,7 @@ func (s *source) rename(e *trace.Event) error {
 		}
 	}
 	e.Args = s.renameArgs(e.Args)
-	return nil
+	return p, nil
 }
 
 // renameArgs replaces ids among the arguments. Where there are none the text is not touched.
