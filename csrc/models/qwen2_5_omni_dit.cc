@@ -140,8 +140,9 @@ DitCondition Dit::condition(const at::Tensor& codes, const std::pair<at::Tensor,
   return {rows, angles.cos(), angles.sin()};
 }
 
-std::vector<DitModulation> Dit::modulations(const at::Tensor& times) const {
+std::vector<DitModulation> Dit::modulations(const at::Tensor& points) const {
   const Scope scope(name_ + ".modulation");
+  const at::Tensor times = points.to(codes_.device());
   const int64_t half = kTimeFrequencies / 2;
   const double decay = std::log(10000.0) / static_cast<double>(half - 1);
   const at::Tensor frequencies = at::exp(at::arange(half, times.options()) * -decay);

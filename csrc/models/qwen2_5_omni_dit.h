@@ -76,8 +76,8 @@ class Dit {
   DitCondition condition(const at::Tensor& codes, const std::pair<at::Tensor, at::Tensor>& voice,
                          const at::Tensor& speaker, bool guided) const;
 
-  // times: float32 [times]. One entry for each.
-  std::vector<DitModulation> modulations(const at::Tensor& times) const;
+  // points: float32 [times]. One entry for each.
+  std::vector<DitModulation> modulations(const at::Tensor& points) const;
 
   // The velocity at x [frames, mel_dim] and the modulation's time: [2 or 1, frames, mel_dim], the second one without
   // condition.

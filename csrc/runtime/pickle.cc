@@ -1,19 +1,14 @@
 #include "runtime/pickle.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/util/Exception.h>
-#include <caffe2/serialize/inline_container.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <map>
-#include <memory>
-#include <optional>
 #include <sstream>
 #include <utility>
 
+#include "runtime/torch_archive.h"
 #include "status.h"
 
 namespace omni {
@@ -39,66 +34,6 @@ constexpr StorageClass kStorageClasses[] = {
 constexpr const char* kRebuildTensor = "torch._utils._rebuild_tensor_v2";
 constexpr const char* kOrderedDict = "collections.OrderedDict";
 
-// The zip container: named records.
-class Archive {
- public:
-  explicit Archive(const std::string& path) : path_(path) {
-    struct stat info{};
-    if (::stat(path.c_str(), &info) != 0) throw Error(OMNI_NOT_FOUND, path + ": " + std::strerror(errno));
-    if (!S_ISREG(info.st_mode)) throw Error(OMNI_INVALID_ARGUMENT, path + ": not a regular file");
-    guarded("not a zip file of torch.save",
-            [&] { reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path); });
-    if (has("byteorder") && text("byteorder", 16) != "little") {
-      throw Error(OMNI_INVALID_ARGUMENT,
-                  path + ": expected little-endian data, found byteorder \"" + text("byteorder", 16) + "\"");
-    }
-  }
-
-  const std::string& path() const { return path_; }
-
-  bool has(const std::string& record) { return reader_->hasRecord(record); }
-
-  size_t size(const std::string& record) {
-    size_t bytes = 0;
-    guarded("no record \"" + record + "\"", [&] { bytes = reader_->getRecordSize(record); });
-    return bytes;
-  }
-
-  // Fills exactly bytes of destination, which must be the record's size.
-  void read(const std::string& record, void* destination, size_t bytes) {
-    guarded("record \"" + record + "\" is damaged", [&] { reader_->getRecord(record, destination, bytes); });
-  }
-
-  std::string text(const std::string& record, size_t limit) {
-    std::string bytes(size(record), '\0');
-    if (bytes.size() > limit) {
-      throw Error(OMNI_INVALID_ARGUMENT, path_ + ": record \"" + record + "\" has " +
-                                             std::to_string(bytes.size()) + " bytes, expected at most " +
-                                             std::to_string(limit));
-    }
-    read(record, bytes.data(), bytes.size());
-    return bytes;
-  }
-
- private:
-  template <typename Body>
-  void guarded(const std::string& what, Body&& body) {
-    try {
-      body();
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& error) {
-      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-      std::string reason = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
-      reason = reason.substr(0, reason.find(". "));
-      throw Error(OMNI_INVALID_ARGUMENT, path_ + ": " + what + " (" + reason + ")");
-    }
-  }
-
-  std::string path_;
-  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
-};
-
 // What lies on the stack of the pickle machine: a value, or something that exists only while the file is read.
 struct Item {
   enum class Kind { kValue, kMark, kGlobal, kStorage };
@@ -112,7 +47,7 @@ struct Item {
 // Runs one pickle. Every read and every pop is checked.
 class Machine {
  public:
-  Machine(Archive& archive, std::string code, std::deque<Container>& containers)
+  Machine(TorchArchive& archive, std::string code, std::deque<Container>& containers)
       : archive_(archive), code_(std::move(code)), containers_(containers) {}
 
   PickleValue run() {
@@ -517,7 +452,7 @@ class Machine {
     }
   }
 
-  Archive& archive_;
+  TorchArchive& archive_;
   std::string code_;
   std::deque<Container>& containers_;
   size_t at_ = 0;
@@ -575,7 +510,7 @@ std::string PickleValue::describe() const {
 }
 
 PickleFile::PickleFile(const std::string& path) : path_(path) {
-  Archive archive(path);
+  TorchArchive archive(path);
   root_ = Machine(archive, archive.text("data.pkl", kMaxPickleBytes), containers_).run();
 }
 
