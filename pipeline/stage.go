@@ -204,6 +204,9 @@ func (s *stage) attend(ctx context.Context, l *live) error {
 		case <-l.dead:
 			return l.cause
 		case <-ctx.Done():
+			if isDead(l) {
+				return nil // its requests have been told why
+			}
 			return l.stop()
 		case <-tick.C:
 		}
