@@ -71,9 +71,7 @@ INSTANTIATE_TEST_SUITE_P(All, TableGoldenTest,
                                          "many_names"),
                          [](const auto& info) { return std::string(info.param); });
 
-TEST(TableTest, IsEmptyWithoutRows) {
-  EXPECT_EQ(format_table({}, {}), "");
-}
+TEST(TableTest, IsEmptyWithoutRows) { EXPECT_EQ(format_table({}, {}), ""); }
 
 TEST(TableTest, OpenOpsAreNotInIt) {
   TableBuilder table;
