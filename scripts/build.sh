@@ -24,7 +24,7 @@ options=(-DOMNI_SANITIZE=OFF)
 
 if [[ ${1:-} == sanitize ]]; then
   configure_cmake build/sanitize -DOMNI_SANITIZE=ON -DOMNI_TESTS=OFF
-  ninja -C build/sanitize -j "$JOBS"
+  ninja -C build/sanitize -j "$JOBS" --quiet
   exit
 fi
 
