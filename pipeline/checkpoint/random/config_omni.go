@@ -57,15 +57,23 @@ func decoderConfig(o Options, d *decoderSpec) map[string]any {
 		"attention_dropout": 0.0, "hidden_act": "silu", "hidden_size": d.Hidden, "initializer_range": 0.02,
 		"intermediate_size": d.Intermediate, "max_position_embeddings": d.MaxPositions, "max_window_layers": d.Layers,
 		"num_attention_heads": d.Heads, "num_hidden_layers": d.Layers, "num_key_value_heads": d.KVHeads,
-		"rms_norm_eps": d.Eps, "sliding_window": nil, "use_cache": true, "use_sliding_window": false,
-		"vocab_size": d.Vocabulary,
+		"rms_norm_eps": d.Eps, "use_cache": true, "use_sliding_window": d.Window > 0, "vocab_size": d.Vocabulary,
 	}
-	if o.Spelling == Transformers4 {
-		config["sliding_window"] = d.MaxPositions
-	} else {
+	switch {
+	case d.Window > 0:
+		config["sliding_window"], config["max_window_layers"] = d.Window, d.FullLayers
+	case o.Spelling == Transformers4:
+		config["sliding_window"] = d.MaxPositions // named, though it is not used
+	default:
+		config["sliding_window"] = nil
+	}
+	if o.Spelling == Transformers5 {
 		layers := make([]string, d.Layers)
 		for i := range layers {
 			layers[i] = "full_attention"
+			if d.Window > 0 && i >= d.FullLayers {
+				layers[i] = "sliding_attention"
+			}
 		}
 		config["layer_types"] = layers
 	}

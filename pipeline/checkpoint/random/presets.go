@@ -13,6 +13,7 @@ type decoderSpec struct {
 	Theta, Eps           float64
 	Vocabulary           int
 	MaxPositions         int
+	Window, FullLayers   int // a sliding window in all but the first layers; 0 is none
 }
 
 // codecSpec holds the ids of the talker's vocabulary that are not sounds.
@@ -144,7 +145,7 @@ var qwen25OmniPresets = []omniPreset{
 		Tied: true,
 		Talker: decoderSpec{
 			Hidden: 24, Intermediate: 60, Layers: 3, Heads: 5, KVHeads: 1, HeadDim: 8, MRope: []int{2, 1, 1},
-			Theta: 5e5, Eps: 1e-5, Vocabulary: 44, MaxPositions: 1280,
+			Theta: 5e5, Eps: 1e-5, Vocabulary: 44, MaxPositions: 1280, Window: 40, FullLayers: 1,
 		},
 		Codec: codecSpec{Pad: 37, Start: 40, End: 39, Mask: 42},
 		DiT: ditSpec{
@@ -171,7 +172,7 @@ var qwen25OmniPresets = []omniPreset{
 		Vocabulary: 1250,
 		Thinker: decoderSpec{
 			Hidden: 56, Intermediate: 96, Layers: 4, Heads: 8, KVHeads: 1, HeadDim: 12, MRope: []int{3, 1, 2},
-			Theta: 2e5, Eps: 1e-6, Vocabulary: 1312, MaxPositions: 3000,
+			Theta: 2e5, Eps: 1e-6, Vocabulary: 1312, MaxPositions: 3000, Window: 24, FullLayers: 2,
 		},
 		Talker: decoderSpec{
 			Hidden: 32, Intermediate: 44, Layers: 4, Heads: 3, KVHeads: 3, HeadDim: 12, MRope: []int{1, 3, 2},

@@ -31,8 +31,8 @@ func write(t *testing.T, o Options) (string, *Summary) {
 func TestSameBytes(t *testing.T) {
 	for name, want := range map[string]string{
 		"tiny-a": "08b276f2becd89627700367712dd97dce2d4cc2dd70adeaf4c24677685788d69",
-		"tiny-b": "da5267f3fa7faa100ab346ef287550f4c4f043e3874daeb145de41b16d3bf0f2",
-		"tiny-c": "76ddb0b104bbdfe294dd075fbf58506ed2f64a30ae5db7010ee01b02426f9ef1",
+		"tiny-b": "7291091c514c8534251b0e87cf02fbad4a063912928fdf7b695582626438aeff",
+		"tiny-c": "517f022dd9c98d1062f481b00f08ae8cb04023a542793c68fba86dcfdf3c3b68",
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, summary := write(t, Options{Preset: name, Seed: 7})
