@@ -226,7 +226,7 @@ var qwen25OmniPresets = []omniPreset{
 			FullAttention: []int{1},
 		},
 		Speakers:    []speakerSpec{{Name: "Chelsie", Frames: 300}, {Name: "Ethan", Frames: 260}},
-		TextEndGain: 2.5, CodecEndGain: 2,
+		TextEndGain: 2.4, CodecEndGain: 2.1,
 		Spelling: Transformers5, Shards: 1, DType: BFloat16, Template: templateJinja, PairMerge: true,
 	},
 }
