@@ -202,9 +202,9 @@ typedef struct omni_recorder omni_recorder; /* owner: caller; omni_recorder_free
 
 /* [torch thread] Begins to record. At most one recorder of a process records at a time (FAILED_PRECONDITION).
  * config: {"recorder":"kineto|stream","session":"s1","worker":"stage-0","stage":0,"rank":0,"world_size":3,
- * "trace_path":"....pt.trace.json.gz","table_path":"....txt","base_time_ns":N,"record_shapes":bool,
- * "with_stack":bool,"with_flops":bool,"with_memory":bool,"use_gzip":bool,"activities":["CPU"],
- * "metadata":{...}}. Unknown keys are an error; an empty path means no such file. */
+ * "trace_path":"....pt.trace.json.gz","table_path":"....txt","base_time_ns":N,"detail":"ops|modules",
+ * "record_shapes":bool,"with_stack":bool,"with_flops":bool,"with_memory":bool,"use_gzip":bool,
+ * "activities":["CPU"],"metadata":{...}}. Unknown keys are an error; an empty path means no such file. */
 OMNI_API omni_status* omni_recorder_start(const char* config, size_t config_size, omni_recorder** out);
 
 /* [torch thread] Opens the annotation ProfilerStep#number; omni_recorder_step_end closes it. Steps do not nest. */

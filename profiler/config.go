@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -44,8 +45,18 @@ type Config struct {
 	DelayIterations int
 	// MaxIterations is the number of steps to record; 0 does not limit them.
 	MaxIterations int
+	// WaitIterations and WarmupIterations, if one of them is not 0, put a schedule in front of the recording: after the
+	// delay, WaitIterations steps pass, WarmupIterations steps run under a recorder whose results are thrown away, and
+	// then ActiveIterations steps are recorded.
+	WaitIterations   int
+	WarmupIterations int
+	ActiveIterations int
 	// MaxSeconds ends recording after that time, also in a worker that has no work; 0 does not limit it.
 	MaxSeconds float64
+	// Detail is "ops" for every operator, or "modules" for steps and module scopes alone, which costs nearly nothing.
+	Detail string
+	// ProfilePrefix goes in front of the names of trace files.
+	ProfilePrefix string
 	// Recorder names the implementation: "kineto" is torch's own profiler, complete and slow to stop; "stream" writes the
 	// same events while the model runs and stops at once. A Config made by hand must name one; see Default.
 	Recorder string
@@ -54,12 +65,20 @@ type Config struct {
 // recorders lists the values of [Config.Recorder].
 var recorders = []string{"kineto", "stream"}
 
+// details lists the values of [Config.Detail].
+var details = []string{"ops", "modules"}
+
+// prefixes is what [Config.ProfilePrefix] may be: no path, nothing hidden, no name that tools would split.
+var prefixes = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)
+
 // Default returns a Config with every default and profiling off.
 func Default() Config {
 	return Config{
 		TorchProfilerWithStack:         true,
 		TorchProfilerUseGzip:           true,
 		TorchProfilerDumpCUDATimeTotal: true,
+		ActiveIterations:               5,
+		Detail:                         "ops",
 		Recorder:                       "kineto",
 	}
 }
@@ -104,19 +123,44 @@ func (c *Config) Validate() error {
 			c.TorchProfilerDir = dir
 		}
 	}
-	if c.DelayIterations < 0 {
-		fault("delay_iterations: got %d, want at least 0", c.DelayIterations)
-	}
-	if c.MaxIterations < 0 {
-		fault("max_iterations: got %d, want at least 0", c.MaxIterations)
+	for _, count := range []struct {
+		name         string
+		got, atLeast int
+	}{
+		{"delay_iterations", c.DelayIterations, 0},
+		{"max_iterations", c.MaxIterations, 0},
+		{"wait_iterations", c.WaitIterations, 0},
+		{"warmup_iterations", c.WarmupIterations, 0},
+		{"active_iterations", c.ActiveIterations, 1},
+	} {
+		if count.got < count.atLeast {
+			fault("%s: got %d, want at least %d", count.name, count.got, count.atLeast)
+		}
 	}
 	if !(c.MaxSeconds >= 0 && c.MaxSeconds <= maxSecondsLimit) {
 		fault("max_seconds: got %v, want 0 to %v", c.MaxSeconds, maxSecondsLimit)
+	}
+	if !slices.Contains(details, c.Detail) {
+		fault("detail: got %q, want one of %q", c.Detail, details)
+	}
+	if !prefixes.MatchString(c.ProfilePrefix) {
+		fault("profile_prefix: got %q, want at most 64 letters, digits, _ and -", c.ProfilePrefix)
 	}
 	if !slices.Contains(recorders, c.Recorder) {
 		fault("recorder: got %q, want one of %q", c.Recorder, recorders)
 	}
 	return errors.Join(faults...)
+}
+
+// scheduled reports whether wait, warm-up and active steps follow the delay.
+func (c Config) scheduled() bool { return c.WaitIterations > 0 || c.WarmupIterations > 0 }
+
+// limit returns how many steps to record, 0 for any number, and the name of the setting that says so.
+func (c Config) limit() (steps int, reason string) {
+	if c.scheduled() && (c.MaxIterations == 0 || c.ActiveIterations < c.MaxIterations) {
+		return c.ActiveIterations, EndActiveIterations
+	}
+	return c.MaxIterations, EndMaxIterations
 }
 
 // maxSecondsLimit keeps max_seconds within what a timer can hold.

@@ -23,7 +23,12 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"torch_profiler_with_memory":          false,
 		"delay_iterations":                    0,
 		"max_iterations":                      0,
+		"wait_iterations":                     0,
+		"warmup_iterations":                   0,
+		"active_iterations":                   5,
 		"max_seconds":                         0.0,
+		"detail":                              "ops",
+		"profile_prefix":                      "",
 		"recorder":                            "kineto",
 	}
 	if got := Default().ToMap(); !reflect.DeepEqual(got, want) {
@@ -43,6 +48,7 @@ func everythingChanged() Config {
 	return Config{
 		Profiler: KindTorch, TorchProfilerDir: "/d", TorchProfilerWithFLOPs: true, TorchProfilerRecordShapes: true,
 		TorchProfilerWithMemory: true, DelayIterations: 3, MaxIterations: 2, MaxSeconds: 1.5, Recorder: "stream",
+		WaitIterations: 1, WarmupIterations: 4, ActiveIterations: 6, Detail: "modules", ProfilePrefix: "p",
 	}
 }
 
@@ -101,9 +107,16 @@ func TestValidate(t *testing.T) {
 		{
 			"everything wrong",
 			func(c *Config) {
-				*c = Config{Profiler: KindTorch, DelayIterations: -1, MaxIterations: -2, MaxSeconds: -3}
+				*c = Config{
+					Profiler: KindTorch, DelayIterations: -1, MaxIterations: -2, MaxSeconds: -3, WaitIterations: -4,
+					WarmupIterations: -5, ProfilePrefix: "../x",
+				}
 			},
-			[]string{"must be set", "delay_iterations: got -1", "max_iterations: got -2", "max_seconds: got -3", "recorder"},
+			[]string{
+				"must be set", "delay_iterations: got -1", "max_iterations: got -2", "max_seconds: got -3",
+				"wait_iterations: got -4", "warmup_iterations: got -5", "active_iterations: got 0, want at least 1",
+				`profile_prefix: got "../x"`, `detail: got ""`, "recorder",
+			},
 		},
 	}
 	for _, test := range tests {

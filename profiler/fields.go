@@ -30,7 +30,12 @@ var fields = []field{
 	{"torch_profiler_with_memory", func(c *Config) any { return &c.TorchProfilerWithMemory }},
 	{"delay_iterations", func(c *Config) any { return &c.DelayIterations }},
 	{"max_iterations", func(c *Config) any { return &c.MaxIterations }},
+	{"wait_iterations", func(c *Config) any { return &c.WaitIterations }},
+	{"warmup_iterations", func(c *Config) any { return &c.WarmupIterations }},
+	{"active_iterations", func(c *Config) any { return &c.ActiveIterations }},
 	{"max_seconds", func(c *Config) any { return &c.MaxSeconds }},
+	{"detail", func(c *Config) any { return &c.Detail }},
+	{"profile_prefix", func(c *Config) any { return &c.ProfilePrefix }},
 	{"recorder", func(c *Config) any { return &c.Recorder }},
 }
 

@@ -33,6 +33,7 @@ type RecorderConfig struct {
 	TablePath string `json:"table_path,omitempty"`
 	// BaseTimeNS is the same for all workers of a session, so that their traces count from the same day.
 	BaseTimeNS   int64          `json:"base_time_ns"`
+	Detail       string         `json:"detail"`
 	RecordShapes bool           `json:"record_shapes"`
 	WithStack    bool           `json:"with_stack"`
 	WithFLOPs    bool           `json:"with_flops"`

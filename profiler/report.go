@@ -14,7 +14,7 @@ type State string
 
 // The states of a session, in their order; Failed can follow each of them.
 const (
-	// StateArmed waits for the step in which recording begins.
+	// StateArmed waits for the step in which recording begins, or warms up.
 	StateArmed State = "armed"
 	// StateRecording collects.
 	StateRecording State = "recording"
@@ -32,6 +32,8 @@ const (
 	EndStop = "stop"
 	// EndMaxIterations is max_iterations reached.
 	EndMaxIterations = "max_iterations"
+	// EndActiveIterations is active_iterations recorded.
+	EndActiveIterations = "active_iterations"
 	// EndMaxSeconds is max_seconds over.
 	EndMaxSeconds = "max_seconds"
 	// EndShutdown is the end of the worker.

@@ -26,9 +26,11 @@ type Worker struct {
 
 	// Owned by the goroutine that runs the operators.
 	active   bool
-	begun    Start // of the active session
-	counted  int   // StepBegin calls since Start
-	recorder Recorder
+	begun    Start    // of the active session
+	counted  int      // StepBegin calls since Start
+	warmUp   Recorder // of warm-up steps, nil outside of them
+	recorder Recorder // nil unless it records
+	ended    bool     // the session's recording has begun and ended
 	stepOpen bool
 	timer    *time.Timer // of max_seconds; nil when there is none
 
@@ -66,7 +68,7 @@ func (w *Worker) Start(start Start) error {
 	if err != nil {
 		return err
 	}
-	w.active, w.begun, w.counted = true, start, 0
+	w.active, w.begun, w.counted, w.ended = true, start, 0, false
 	j := &job{session: start.Session, before: before, done: make(chan struct{})}
 	j.report = Report{
 		Identity: w.identity, Session: start.Session, State: StateArmed, Active: true,
@@ -75,7 +77,7 @@ func (w *Worker) Start(start Start) error {
 	w.mu.Lock()
 	w.previous, w.current = w.current, j
 	w.mu.Unlock()
-	if start.Config.DelayIterations == 0 {
+	if start.Config.DelayIterations == 0 && !start.Config.scheduled() {
 		return w.record()
 	}
 	return nil
@@ -83,21 +85,15 @@ func (w *Worker) Start(start Start) error {
 
 // StepBegin marks the beginning of an iteration. Its error concerns the profile only: the step itself must go on.
 func (w *Worker) StepBegin() error {
-	if !w.active {
+	if !w.active || w.ended {
 		return nil
 	}
 	w.counted++
-	config := w.begun.Config
-	if w.recorder == nil && config.DelayIterations > 0 && w.counted == config.DelayIterations {
-		if err := w.record(); err != nil {
-			return err
-		}
+	if ready, err := w.prepare(); !ready || err != nil {
+		return err
 	}
-	if w.recorder == nil {
-		return nil
-	}
-	if config.MaxIterations > 0 && w.steps() >= int64(config.MaxIterations) {
-		return w.end(EndMaxIterations)
+	if limit, reason := w.begun.Config.limit(); limit > 0 && w.steps() >= int64(limit) {
+		return w.end(reason)
 	}
 	if w.timer != nil && w.elapsed() {
 		return w.end(EndMaxSeconds)
@@ -107,6 +103,55 @@ func (w *Worker) StepBegin() error {
 	}
 	w.stepOpen = true
 	return nil
+}
+
+// prepare brings the session to where it must be in the step that begins, and reports whether that step is recorded.
+func (w *Worker) prepare() (recording bool, err error) {
+	config := w.begun.Config
+	// The first step after the delay is number 1: that in which the delay ends, or the first of all without one.
+	step := w.counted - max(config.DelayIterations, 1) + 1
+	switch {
+	case step < 1 || config.scheduled() && step <= config.WaitIterations:
+		return false, nil
+	case config.scheduled() && step <= config.WaitIterations+config.WarmupIterations:
+		return false, w.beginWarmUp()
+	case w.recorder != nil:
+		return true, nil
+	}
+	if err := w.endWarmUp(); err != nil {
+		return false, w.fail(fmt.Errorf("end warm-up of session %s in %s: %w", w.begun.Session, w.identity.Worker, err))
+	}
+	return true, w.record()
+}
+
+// beginWarmUp starts a recorder that writes nothing, unless it runs already. It does what recording does, so that nothing
+// is done for the first time in the steps that count.
+func (w *Worker) beginWarmUp() error {
+	if w.warmUp != nil {
+		return nil
+	}
+	rc := w.recorderConfig()
+	rc.TracePath, rc.TablePath = "", ""
+	text, err := json.Marshal(rc)
+	if err == nil {
+		w.warmUp, err = w.start(text)
+	}
+	if err != nil {
+		w.warmUp = nil
+		return w.fail(fmt.Errorf("warm up session %s in %s: %w", w.begun.Session, w.identity.Worker, err))
+	}
+	return nil
+}
+
+// endWarmUp throws away what the warm-up has recorded, if there is one.
+func (w *Worker) endWarmUp() error {
+	if w.warmUp == nil {
+		return nil
+	}
+	err := w.warmUp.Stop()
+	w.warmUp.Close()
+	w.warmUp = nil
+	return err
 }
 
 // StepEnd marks the end of an iteration. Its error concerns the profile only.
@@ -244,6 +289,7 @@ func (w *Worker) recorderConfig() RecorderConfig {
 		Rank:         w.identity.Rank,
 		WorldSize:    w.identity.WorldSize,
 		BaseTimeNS:   w.begun.StampNS,
+		Detail:       c.Detail,
 		RecordShapes: c.TorchProfilerRecordShapes,
 		WithStack:    c.TorchProfilerWithStack,
 		WithFLOPs:    c.TorchProfilerWithFLOPs,
@@ -252,7 +298,11 @@ func (w *Worker) recorderConfig() RecorderConfig {
 		Activities:   []string{"CPU"},
 		Metadata:     map[string]any{"profiler_config": c},
 	}
-	rc.TracePath = TracePath(c.TorchProfilerDir, rc.Worker, rc.Session, w.begun.StampNS, rc.UseGzip)
+	name := rc.Worker
+	if c.ProfilePrefix != "" {
+		name = c.ProfilePrefix + "_" + name
+	}
+	rc.TracePath = TracePath(c.TorchProfilerDir, name, rc.Session, w.begun.StampNS, rc.UseGzip)
 	if c.TorchProfilerDumpCUDATimeTotal {
 		rc.TablePath = TablePath(c.TorchProfilerDir, w.begun.TableBase+rc.Rank)
 	}
@@ -267,7 +317,7 @@ func (w *Worker) stop(reason string) (Report, error) {
 	if !w.active {
 		return w.Report(), nil
 	}
-	err := w.end(reason)
+	err := errors.Join(w.endWarmUp(), w.end(reason))
 	w.active = false
 	w.update(func(r *Report) {
 		r.Active = false
@@ -294,7 +344,7 @@ func (w *Worker) end(reason string) error {
 	if err != nil {
 		return w.fail(fmt.Errorf("stop recording session %s in %s: %w", w.begun.Session, w.identity.Worker, err))
 	}
-	w.recorder = nil
+	w.recorder, w.ended = nil, true
 	w.disarm()
 	w.update(func(r *Report) {
 		r.State, r.Ended, r.StoppedNS = StateWriting, reason, stopped.UnixNano()

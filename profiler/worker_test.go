@@ -63,13 +63,17 @@ func newBench() *bench {
 	b := &bench{}
 	identity := Identity{Worker: "stage-1", Stage: 1, Rank: 1, WorldSize: 3, PID: 42, Device: "cpu"}
 	b.Worker = NewWorker(identity, func(config json.RawMessage) (Recorder, error) {
-		b.calls = append(b.calls, "start")
-		if b.fail == "start" {
-			return nil, errors.New("no profiler here")
-		}
 		var rc RecorderConfig
 		if err := json.Unmarshal(config, &rc); err != nil {
 			return nil, err
+		}
+		call := "start"
+		if rc.TracePath == "" && rc.TablePath == "" {
+			call = "warm up"
+		}
+		b.calls = append(b.calls, call)
+		if b.fail == call {
+			return nil, errors.New("no profiler here")
 		}
 		b.configs = append(b.configs, rc)
 		return &fakeRecorder{calls: &b.calls, fail: b.fail, release: b.release}, nil
@@ -154,6 +158,79 @@ func TestWorkerRecordsTheStepsThatAreAskedFor(t *testing.T) {
 	}
 }
 
+func TestWorkerFollowsASchedule(t *testing.T) {
+	tests := []struct {
+		name                            string
+		delay, max, wait, warmup, steps int
+		want                            string // the recorder's calls before Stop
+		recorded                        int64
+	}{
+		{"waits", 0, 0, 2, 0, 4, "start, begin 2, end, begin 3, end", 2},
+		{"waits only", 0, 0, 2, 0, 2, "", 0},
+		{"warms up", 0, 0, 0, 2, 3, "warm up, stop, start, begin 2, end", 1},
+		{"is stopped while it warms up", 0, 0, 1, 2, 2, "warm up", 0},
+		{"ends after the active steps", 0, 0, 1, 1, 9, "warm up, stop, start, begin 2, end, begin 3, end, begin 4, end, stop", 3},
+		{"comes after the delay", 3, 0, 1, 1, 5, "warm up, stop, start, begin 4, end", 1},
+		{"ends earlier if max is less", 0, 1, 1, 0, 9, "start, begin 1, end, stop", 1},
+		{"is not prolonged by max", 0, 7, 1, 0, 9, "start, begin 1, end, begin 2, end, begin 3, end, stop", 3},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench()
+			err := b.Start(start(func(c *Config) {
+				c.DelayIterations, c.MaxIterations = test.delay, test.max
+				c.WaitIterations, c.WarmupIterations, c.ActiveIterations = test.wait, test.warmup, 3
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range test.steps {
+				b.step(t)
+			}
+			if got := strings.Join(b.calls, ", "); got != test.want {
+				t.Errorf("recorder saw %q, want %q", got, test.want)
+			}
+			if _, err := b.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			if starts, stops := count(b.calls, "start")+count(b.calls, "warm up"), count(b.calls, "stop"); starts != stops {
+				t.Errorf("%d recorders began, %d were stopped: %q", starts, stops, b.calls)
+			}
+			report, err := b.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Steps != test.recorded || report.State != StateDone {
+				t.Errorf("got %s with %d steps, want %d", report.State, report.Steps, test.recorded)
+			}
+		})
+	}
+}
+
+func TestWorkerWarmUpThatFailsEndsTheSession(t *testing.T) {
+	for _, fail := range []string{"warm up", "stop"} {
+		b := newBench()
+		b.fail = fail
+		if err := b.Start(start(func(c *Config) { c.WarmupIterations = 1 })); err != nil {
+			t.Fatal(err)
+		}
+		err := errors.Join(b.StepBegin(), b.StepEnd(), b.StepBegin(), b.StepEnd())
+		if report := b.Report(); err == nil || report.State != StateFailed || b.IsRunning() {
+			t.Errorf("%s: got %v, %+v", fail, err, report)
+		}
+	}
+}
+
+func count(values []string, value string) int {
+	n := 0
+	for _, v := range values {
+		if v == value {
+			n++
+		}
+	}
+	return n
+}
+
 func TestWorkerReportsWhatTheFilesHold(t *testing.T) {
 	b := newBench()
 	if got := b.Report(); got.Session != "" || got.Worker != "stage-1" {
@@ -186,12 +263,12 @@ func TestWorkerReportsWhatTheFilesHold(t *testing.T) {
 
 func TestWorkerTellsTheRecorderWhatItIs(t *testing.T) {
 	b := newBench()
-	err := b.Start(start(func(c *Config) { c.TorchProfilerRecordShapes = true }))
+	err := b.Start(start(func(c *Config) { c.TorchProfilerRecordShapes, c.ProfilePrefix = true, "night" }))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := b.configs[0]
-	if got.TracePath != "/profiles/stage-1_s1.7.pt.trace.json.gz" {
+	if got.TracePath != "/profiles/night_stage-1_s1.7.pt.trace.json.gz" {
 		t.Errorf("trace path %q", got.TracePath)
 	}
 	if got.TablePath != "/profiles/profiler_out_4.txt" {
@@ -202,6 +279,9 @@ func TestWorkerTellsTheRecorderWhatItIs(t *testing.T) {
 	}
 	if !got.RecordShapes || !got.WithStack || !got.UseGzip || got.WithMemory || got.WithFLOPs {
 		t.Errorf("flags %+v", got)
+	}
+	if got.Detail != "ops" || got.BaseTimeNS != 7 {
+		t.Errorf("detail %q, base %d", got.Detail, got.BaseTimeNS)
 	}
 	if !slices.Equal(got.Activities, []string{"CPU"}) {
 		t.Errorf("activities %q, want CPU only on a CPU worker", got.Activities)

@@ -37,7 +37,7 @@ Factory factory_of(const Config& config, const std::string& name) {
 RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
   const Config config(&json, "recorder config");
   config.reject_unknown({"recorder", "session", "worker", "stage", "rank", "world_size", "trace_path",
-                         "table_path", "base_time_ns", "record_shapes", "with_stack", "with_flops",
+                         "table_path", "base_time_ns", "detail", "record_shapes", "with_stack", "with_flops",
                          "with_memory", "use_gzip", "activities", "metadata"});
   RecorderConfig parsed;
   parsed.recorder = config.string("recorder", parsed.recorder);
@@ -54,6 +54,11 @@ RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
   parsed.trace_path = config.string("trace_path", "");
   parsed.table_path = config.string("table_path", "");
   parsed.base_time_ns = config.integer("base_time_ns", parsed.base_time_ns);
+  const std::string detail = config.string("detail", "ops");
+  if (detail != "ops" && detail != "modules") {
+    config.fail("\"detail\": expected ops or modules, found \"" + detail + "\"");
+  }
+  parsed.modules_only = detail == "modules";
   parsed.record_shapes = config.boolean("record_shapes", parsed.record_shapes);
   parsed.with_stack = config.boolean("with_stack", parsed.with_stack);
   parsed.with_flops = config.boolean("with_flops", parsed.with_flops);

@@ -20,7 +20,8 @@ struct RecorderConfig {
   int64_t world_size = 1;
   std::string trace_path;  // final names; files are written beside them as .tmp and renamed. Empty: no trace.
   std::string table_path;  // empty: no table
-  int64_t base_time_ns = 0;  // Unix time on whose day the trace's times are based; 0: when recording begins
+  int64_t base_time_ns = 0;   // Unix time on whose day the trace's times are based; 0: when recording begins
+  bool modules_only = false;  // detail is "modules": annotations, no ops
   bool record_shapes = false;
   bool with_stack = false;  // each op carries the path of the module that ran it
   bool with_flops = false;

@@ -275,6 +275,7 @@ bool Hub::exchange(ThreadLog& log) {
     fresh = std::make_unique_for_overwrite<Chunk>();
     ++chunks_;
   } else {
+    log.count_drop();
     return false;
   }
   if (log.chunk_) session_->push({log.id_, log.thread_, std::move(log.chunk_)});
@@ -342,17 +343,13 @@ uint64_t ThreadLog::scope_begin(const at::RecordFunction& fn, bool inputs) {
 
 void ThreadLog::scope_end(uint32_t log, uint64_t serial) {
   const bool own = log == id_;
-  if (!append(Kind::kScopeEnd, log, &serial, sizeof serial, own)) count_drop();
+  append(Kind::kScopeEnd, log, &serial, sizeof serial, own);
   if (own) reserved_ -= kScopeEndBytes;
 }
 
 void ThreadLog::step_begin(int64_t number) {
   step_recorded_ = append(Kind::kStepBegin, 0, &number, sizeof number, false);
-  if (step_recorded_) {
-    reserved_ += kStepEndBytes;
-  } else {
-    count_drop();
-  }
+  if (step_recorded_) reserved_ += kStepEndBytes;
 }
 
 void ThreadLog::step_end() {
@@ -361,9 +358,7 @@ void ThreadLog::step_end() {
   reserved_ -= kStepEndBytes;
 }
 
-void ThreadLog::memory(const Memory& memory) {
-  if (!append(Kind::kMemory, 0, &memory, sizeof memory, false)) count_drop();
-}
+void ThreadLog::memory(const Memory& memory) { append(Kind::kMemory, 0, &memory, sizeof memory, false); }
 
 bool ThreadLog::begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint64_t serial) {
   const uint32_t name = name_id(fn.name());
@@ -374,8 +369,8 @@ bool ThreadLog::begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint
     if (try_begin(kind, fn, name, inputs, serial, time)) return true;
     // More inputs than a chunk holds: the op is worth more than they are.
     if (try_begin(kind, fn, name, false, serial, time)) return true;
+    count_drop();
   }
-  count_drop();
   return false;
 }
 

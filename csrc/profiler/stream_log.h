@@ -110,7 +110,8 @@ class Hub {
   void remove(ThreadLog& log);
   // Lets log take part in the open session, if there is one.
   bool join(ThreadLog& log);
-  // Hands log's chunk to the reader and gives it another, or leaves everything as it is if there is none.
+  // Hands log's chunk to the reader and gives it another. False if the session is over, or if there is none: then the
+  // event that needed it counts as dropped.
   bool exchange(ThreadLog& log);
 
   std::atomic<uint64_t> generation_{0};

@@ -2,6 +2,7 @@
 #include "profiler/stream_reader.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "profiler/stream_inputs.h"
@@ -53,6 +54,7 @@ void Reader::read(const Filled& filled) {
         break;
     }
   }
+  if (header.words > 0) thread.last_counter = header.time;
 }
 
 void Reader::finish(uint64_t end_counter) {

@@ -94,6 +94,7 @@ class StreamRecorder final : public Recorder {
     }
     const bool inputs = c.record_shapes || c.with_flops;
     at::RecordFunctionCallback callback(inputs ? &on_begin<true> : &on_begin<false>, &on_end);
+    if (c.modules_only) callback.scopes({at::RecordScope::USER_SCOPE});
     callback_ = at::addThreadLocalCallback(callback.needsInputs(inputs));
     if (c.with_memory) impl::ProfilerStateBase::push(std::make_shared<MemoryObserver>());
   }

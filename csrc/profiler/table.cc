@@ -1,6 +1,8 @@
 // The rows of the operator table.
 #include "profiler/table.h"
 
+#include <cstddef>
+
 namespace omni {
 namespace {
 

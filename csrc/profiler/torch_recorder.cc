@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "profiler/output_file.h"
@@ -47,7 +48,9 @@ class TorchRecorder final : public Recorder {
     std::set<impl::ActivityType> activities = {impl::ActivityType::CPU};
     if (c.cuda) activities.insert(impl::ActivityType::CUDA);
     api::prepareProfiler(profiler_config, activities);
-    api::enableProfiler(profiler_config, activities);
+    std::unordered_set<at::RecordScope> scopes;  // none: all
+    if (c.modules_only) scopes.insert(at::RecordScope::USER_SCOPE);
+    api::enableProfiler(profiler_config, activities, scopes);
   }
 
   ~TorchRecorder() override {

@@ -139,6 +139,15 @@ TEST_P(RecorderTest, StackIsThePathOfTheModule) {
   EXPECT_FALSE(named(trace, "ProfilerStep#0")[0]["args"].contains("Module Hierarchy"));
 }
 
+TEST_P(RecorderTest, ModulesAloneAreEnough) {
+  const json result = record({{"detail", "modules"}}, 2);
+  const json trace = read_trace(result["files"][0]["path"]);
+  EXPECT_EQ(result["events"], 2 * 3) << "a step and two modules, twice";
+  EXPECT_EQ(named(trace, "ProfilerStep#1").size(), 1u);
+  EXPECT_EQ(named(trace, "thinker.layers.0.mlp").size(), 2u);
+  EXPECT_TRUE(named(trace, "aten::mm").empty());
+}
+
 TEST_P(RecorderTest, MemoryGoesToTraceAndTable) {
   const json result = record({{"with_memory", true}}, 1);
   const auto allocations = named(read_trace(result["files"][0]["path"]), "[memory]");
@@ -299,7 +308,7 @@ INSTANTIATE_TEST_SUITE_P(All, RecorderTest, testing::Values("kineto", "stream"),
 
 TEST(RecorderConfigTest, KnowsEveryKeyOfTheInterface) {
   const RecorderConfig config = RecorderConfig::parse(json::parse(R"({"recorder":"stream","session":"s3",
-      "worker":"stage-1","stage":1,"rank":2,"world_size":4,"trace_path":"t","table_path":"o","base_time_ns":5,
+      "worker":"stage-1","stage":1,"rank":2,"world_size":4,"trace_path":"t","table_path":"o","base_time_ns":5,"detail":"modules",
       "record_shapes":true,"with_stack":true,"with_flops":true,"with_memory":true,"use_gzip":false,
       "activities":["CPU","CUDA"],"metadata":{"a":1}})"));
   EXPECT_EQ(config.recorder, "stream");
@@ -313,6 +322,7 @@ TEST(RecorderConfigTest, KnowsEveryKeyOfTheInterface) {
   EXPECT_EQ(config.base_time_ns, 5);
   EXPECT_TRUE(config.record_shapes && config.with_stack && config.with_flops && config.with_memory &&
               config.cuda);
+  EXPECT_TRUE(config.modules_only);
   EXPECT_FALSE(config.use_gzip);
   EXPECT_EQ(config.metadata["a"], 1);
 }
@@ -330,6 +340,7 @@ TEST(RecorderConfigTest, RejectsWhatItDoesNotKnow) {
       {"a rank outside the world",
        {{"session", "s"}, {"worker", "w"}, {"rank", 3}, {"world_size", 3}},
        "rank"},
+      {"an unknown detail", {{"session", "s"}, {"worker", "w"}, {"detail", "lines"}}, "lines"},
       {"an unknown activity", {{"session", "s"}, {"worker", "w"}, {"activities", {"XPU"}}}, "XPU"},
   };
   for (const auto& test : cases) {
