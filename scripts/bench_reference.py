@@ -61,7 +61,7 @@ def main():
         inputs = torch.tensor([ids])
         torch.manual_seed(1)
         result["first audio"] = timed(lambda: model.generate(
-            input_ids=inputs, attention_mask=torch.ones_like(inputs), return_audio=True,
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), generation_mode="audio",
             thinker_max_new_tokens=32, thinker_do_sample=False, talker_max_new_tokens=options.codes))
         codes = talker.result.shape[1] - inputs.shape[1] - 2
         result["talker"] = codes / talker.seconds
