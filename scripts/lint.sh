@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Style and static checks of everything: Go, C and C++, shell. `scripts/lint.sh --fix` rewrites formatting instead.
+# Style and static checks of everything: Go, C and C++, shell. All checks run, also after one has failed.
+# lint.sh [--format-only | --analysis-only | --fix]; --fix rewrites formatting instead of checking.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -20,7 +21,7 @@ fi
 check_gofumpt() {
   local unformatted
   unformatted=$("$gofumpt" -l "${go_files[@]}")
-  [[ -z $unformatted ]] || die "not formatted with gofumpt (make format rewrites them):"$'\n'"$unformatted"
+  [[ -z $unformatted ]] || die "not formatted with gofumpt:"$'\n'"$unformatted"
 }
 
 check_golangci() {
@@ -48,8 +49,18 @@ PYTHON
   ((${#todo[@]} == 0)) || printf '%s\0' "${todo[@]}" | xargs -0 -P "$JOBS" -n 2 scripts/tidy.sh
 }
 
-step "gofumpt" check_gofumpt
-step "clang-format" clang-format-19 --dry-run -Werror "${c_files[@]}"
-step "shellcheck" shellcheck -x "${shell_files[@]}"
-step "golangci-lint" check_golangci
-step "clang-tidy" check_tidy
+failed=()
+check() {
+  local name=$1
+  (step "$@") || failed+=("$name")
+}
+if [[ ${1:-} != --analysis-only ]]; then
+  check "gofumpt" check_gofumpt
+  check "clang-format" clang-format-19 --dry-run -Werror "${c_files[@]}"
+  check "shellcheck" shellcheck -x "${shell_files[@]}"
+fi
+if [[ ${1:-} != --format-only ]]; then
+  check "golangci-lint" check_golangci
+  check "clang-tidy" check_tidy
+fi
+((${#failed[@]} == 0)) || die "lint: ${failed[*]} failed (make format rewrites formatting)"

@@ -21,8 +21,9 @@ sanitized() {
 
 scripts/deps.sh lint
 gotestsum=$(tool gotestsum gotest.tools/gotestsum v1.13.0)
+step "format" scripts/lint.sh --format-only
 step "build" scripts/build.sh
-step "lint" scripts/lint.sh
+step "lint" scripts/lint.sh --analysis-only
 step "C++ tests" ctest --test-dir build --output-on-failure --no-tests=error -j "$JOBS"
 step "Go tests, race detector, shuffled" go_test "$ROOT/build" -race ./...
 step "C interface under address and undefined-behaviour sanitizers" sanitized
