@@ -19,7 +19,7 @@ FUZZTIME ?= 60s
 TAGS ?=
 export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS
 
-.PHONY: help deps build test lint format fuzz bench demo env clean
+.PHONY: help deps build test sanitize lint format fuzz bench demo env clean
 
 help: ## this list
 	@echo "Targets:"
@@ -33,8 +33,11 @@ deps: ## check tools, install missing headers, fetch libtorch into .deps (once)
 build: deps ## libomni.so into build/lib, commands into bin
 	@scripts/build.sh
 
-test: ## everything that CI runs: lint, C++ and Go tests, sanitizers, demo
+test: ## everything that CI runs: lint, C++ and Go tests, demo
 	@scripts/test.sh
+
+sanitize: ## package torch over the C++ library under address and undefined-behaviour sanitizers
+	@scripts/sanitize.sh
 
 lint: deps ## gofumpt, golangci-lint, clang-format, clang-tidy on changed files, shellcheck
 	@scripts/lint.sh

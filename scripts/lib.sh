@@ -33,6 +33,15 @@ tool() {
   printf '%s' "$dir/$1"
 }
 
+# go_test BUILD_DIR FLAG... PACKAGE...: go test against the C++ library of that build. Prints one line a package,
+# failures in full, and at the end the number of tests, and of skipped ones each with its reason.
+go_test() {
+  local build=$1 gotestsum
+  shift
+  gotestsum=$(tool gotestsum gotest.tools/gotestsum v1.13.0)
+  CGO_LDFLAGS=$(cgo_ldflags "$build") "$gotestsum" --format pkgname-and-test-fails -- -tags "$TAGS" -shuffle=on "$@"
+}
+
 # step NAME COMMAND...: runs the command, prints what it took, and remembers both for steps_report.
 STEP_LINES=()
 step() {
