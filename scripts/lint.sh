@@ -64,6 +64,6 @@ if [[ ${1:-} != --analysis-only ]]; then
 fi
 if [[ ${1:-} != --format-only ]]; then
   check "golangci-lint" check_golangci
-  check "clang-tidy" check_tidy
+  [[ ${1:-} == --analysis-only ]] || check "clang-tidy" check_tidy
 fi
 ((${#failed[@]} == 0)) || die "lint: ${failed[*]} failed (make format rewrites formatting)"
