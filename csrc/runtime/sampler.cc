@@ -2,10 +2,13 @@
 #include "runtime/sampler.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/TransformationHelper.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <string>
 #include <tuple>
 
@@ -52,12 +55,22 @@ at::Tensor keep_top_k(const at::Tensor& scores, int64_t k) {
   return scores.masked_fill(scores < top.slice(1, -1), kNever);
 }
 
-// Drops the least likely tokens whose probabilities together stay within 1 - p, but never the most likely one.
-at::Tensor keep_top_p(const at::Tensor& scores, double p) {
-  const auto [sorted, order] = scores.sort(-1, /*descending=*/false);
+// Which of the scores sorted ascending [1, N] top_p drops: the least likely ones whose probabilities together stay
+// within 1 - p, but never the most likely one.
+at::Tensor dropped_by_top_p(const at::Tensor& sorted, double p) {
   at::Tensor drop = sorted.softmax(-1).cumsum(-1) <= (1 - p);
   drop.slice(1, -1).fill_(false);
-  return scores.masked_fill(drop.scatter(1, order, drop), kNever);
+  return drop;
+}
+
+// The indices of scores above -infinity, ascending.
+std::vector<int64_t> possible_tokens(const at::Tensor& scores) {
+  const float* values = scores.const_data_ptr<float>();
+  std::vector<int64_t> possible;
+  for (int64_t i = 0; i < scores.numel(); ++i) {
+    if (values[i] > -std::numeric_limits<float>::infinity()) possible.push_back(i);
+  }
+  return possible;
 }
 
 // Without this, argmax would pick a NaN, and a suppressed token where all are suppressed.
@@ -75,6 +88,63 @@ void check_range(const Config& config, bool good, const char* key, const char* e
 }
 
 }  // namespace
+
+at::Tensor keep_top_p_plain(const at::Tensor& scores, double p) {
+  const auto [sorted, order] = scores.sort(-1, /*descending=*/false);
+  const at::Tensor drop = dropped_by_top_p(sorted, p);
+  return scores.masked_fill(drop.scatter(1, order, drop), kNever);
+}
+
+at::Tensor keep_top_p(const at::Tensor& scores, double p) {
+  // Sums of probabilities depend on the lane of a vector register in which each one lies. Leaving out impossible tokens
+  // by whole groups of lanes, of any register there is, leaves every sum as it was.
+  constexpr int64_t kLanes = 64;
+  const int64_t vocabulary = scores.size(1);
+  const at::Tensor dense = scores.contiguous();
+  const float* values = dense.const_data_ptr<float>();
+  std::vector<int64_t> possible = possible_tokens(dense);
+  const auto count = static_cast<int64_t>(possible.size());
+  const int64_t length = vocabulary - (vocabulary - count) / kLanes * kLanes;
+  if (length == vocabulary) return keep_top_p_plain(scores, p);
+  std::sort(possible.begin(), possible.end(), [&](int64_t a, int64_t b) { return values[a] < values[b]; });
+  at::Tensor sorted = at::full({1, length}, kNever, scores.options());
+  for (int64_t i = 0; i < count; ++i) {
+    sorted.mutable_data_ptr<float>()[length - count + i] = values[possible[static_cast<size_t>(i)]];
+  }
+  const at::Tensor drop = dropped_by_top_p(sorted, p);
+  // Which of several equal scores come first is up to the reference's sort, which is not a stable one.
+  const int64_t first_kept = drop.sum().item<int64_t>();
+  const float* values_sorted = sorted.const_data_ptr<float>();
+  if (first_kept > 0 && values_sorted[first_kept - 1] == values_sorted[first_kept])
+    return keep_top_p_plain(scores, p);
+  at::Tensor kept = dense.clone();
+  for (int64_t i = 0; i < first_kept - (length - count); ++i) {
+    kept.mutable_data_ptr<float>()[possible[static_cast<size_t>(i)]] =
+        -std::numeric_limits<float>::infinity();
+  }
+  return kept;
+}
+
+int64_t draw(const at::Tensor& probabilities, Rng& rng) {
+  const at::Tensor dense = probabilities.contiguous();
+  const float* values = dense.const_data_ptr<float>();
+  auto* generator = at::check_generator<at::CPUGeneratorImpl>(rng.generator());
+  const std::lock_guard lock(generator->mutex_);
+  int64_t token = -1;
+  float highest = 0;
+  for (int64_t i = 0; i < dense.numel(); ++i) {
+    const uint64_t bits = generator->random64();  // every token takes its draw, possible or not
+    if (!(values[i] > 0)) continue;
+    const double uniform = at::transformation::uniform_real<double>(bits, 0.0, 1.0);
+    const float score = values[i] / static_cast<float>(at::transformation::exponential<double>(uniform, 1.0));
+    if (token < 0 || score > highest) {
+      token = i;
+      highest = score;
+    }
+  }
+  if (token < 0) throw Error(OMNI_INTERNAL, "no token can be drawn: no probability is above 0");
+  return token;
+}
 
 SamplingParams SamplingParams::parse(const Config& config) {
   config.reject_unknown({"temperature", "top_p", "top_k", "max_tokens", "repetition_penalty",
@@ -110,7 +180,7 @@ int64_t sample(const at::Tensor& logits, const SamplingParams& params, c10::Arra
   if (params.temperature != 1.0) scores = scores / params.temperature;
   if (params.top_k > 0) scores = keep_top_k(scores, params.top_k);
   if (params.top_p < 1.0) scores = keep_top_p(scores, params.top_p);
-  return at::multinomial(scores.softmax(-1), 1, /*replacement=*/false, rng.generator()).item<int64_t>();
+  return draw(scores.softmax(-1), rng);
 }
 
 }  // namespace omni

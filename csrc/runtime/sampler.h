@@ -38,4 +38,14 @@ struct SamplingParams {
 int64_t sample(const at::Tensor& logits, const SamplingParams& params, c10::ArrayRef<int64_t> history,
                Rng& rng);
 
+// The parts of sample() that have a faster form here than in the reference, with the same result to the last bit.
+
+// top_p over scores [1, V] of which few may be above -infinity (top_k came before), and its plain twin.
+at::Tensor keep_top_p(const at::Tensor& scores, double p);
+at::Tensor keep_top_p_plain(const at::Tensor& scores, double p);
+
+// What at::multinomial(probabilities, 1, false, rng.generator()) draws from [1, V], leaving the same state behind; takes
+// the logarithms of possible tokens only.
+int64_t draw(const at::Tensor& probabilities, Rng& rng);
+
 }  // namespace omni

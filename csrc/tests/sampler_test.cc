@@ -4,8 +4,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
+#include <tuple>
 
 #include "expect_error.h"
 
@@ -55,6 +57,47 @@ TEST(Sampler, RefusesLogitsThatLeaveNothingToChoose) {
                  {"no token can be chosen", "-inf"});
     expect_error([&] { sample(at::tensor({0.f, 1.f, nan}), params, {}, rng); }, OMNI_INTERNAL, {"nan"});
   }
+}
+
+// Random scores of many sizes, some of them equal, of which the k highest are possible.
+at::Tensor scores_with(int64_t vocabulary, int64_t possible, bool ties, Rng& rng) {
+  at::Tensor scores = at::randn({1, vocabulary}, rng.generator()) * 4;
+  if (ties) scores = scores.round();
+  const at::Tensor lowest = std::get<0>(scores.topk(possible)).slice(1, -1);
+  return scores.masked_fill(scores < lowest, -std::numeric_limits<float>::infinity());
+}
+
+TEST(Sampler, TopPOfFewTokensEqualsThePlainForm) {
+  Rng rng(5);
+  for (const int64_t vocabulary : {1, 63, 64, 65, 500, 8448, 20011}) {
+    for (const int64_t possible : {int64_t{1}, int64_t{2}, int64_t{40}, vocabulary}) {
+      for (const bool ties : {false, true}) {
+        const at::Tensor scores = scores_with(vocabulary, std::min(possible, vocabulary), ties, rng);
+        for (const double p : {0.0, 1e-9, 0.3, 0.8, 0.95, 0.999999}) {
+          EXPECT_TRUE(keep_top_p(scores, p).equal(keep_top_p_plain(scores, p)))
+              << vocabulary << " tokens, " << possible << " possible, ties " << ties << ", p " << p;
+        }
+      }
+    }
+  }
+}
+
+TEST(Sampler, DrawsWhatMultinomialDraws) {
+  Rng scores_rng(6);
+  Rng rng(7);
+  Rng reference(7);
+  for (const int64_t vocabulary : {1, 2, 63, 1000, 8448}) {
+    for (int round = 0; round < 40; ++round) {
+      const int64_t possible = round % 2 == 0 ? vocabulary : std::min<int64_t>(vocabulary, 9);
+      const at::Tensor probabilities =
+          scores_with(vocabulary, possible, round % 3 == 0, scores_rng).softmax(-1);
+      const int64_t expected =
+          at::multinomial(probabilities, 1, false, reference.generator()).item<int64_t>();
+      ASSERT_EQ(draw(probabilities, rng), expected) << vocabulary << " tokens, round " << round;
+    }
+  }
+  EXPECT_TRUE(rng.state().equal(reference.state()));
+  expect_error([&] { draw(at::zeros({1, 3}), rng); }, OMNI_INTERNAL, {"no token can be drawn"});
 }
 
 TEST(SamplingParams, ReadsAllKeys) {
