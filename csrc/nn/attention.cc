@@ -10,12 +10,13 @@
 #include <cstring>
 
 #include "nn/cpu/kernels.h"
+#include "nn/parallel.h"
 
 namespace omni {
 namespace {
 
 constexpr int64_t kRopeRowsPerThread = 16;
-constexpr int64_t kProductsPerThread = 64 * 1024;  // multiplications of attention that are worth a thread
+constexpr int64_t kProductsPerPiece = 64 * 1024;  // fewer multiplications are not worth sharing out
 
 double scale_of(const AttentionConfig& config) {
   return 1.0 / std::sqrt(static_cast<double>(config.head_dim));
@@ -117,8 +118,8 @@ at::Tensor attention_decode(const AttentionConfig& config, int64_t layer, const 
   }
   const int64_t tasks = static_cast<int64_t>(rows.size()) * config.kv_heads;
   const int64_t products = 2 * config.head_dim * group * positions * config.kv_heads / tasks;  // of one task
-  const int64_t grain = std::max<int64_t>(1, kProductsPerThread / products);
-  at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+  const int64_t smallest = std::max<int64_t>(1, kProductsPerPiece / products);
+  parallel_pieces(tasks, smallest, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(group * longest));
     for (int64_t task = begin; task < end; ++task) {
       kernels.attention(rows[static_cast<size_t>(task / config.kv_heads)], task % config.kv_heads,

@@ -2,19 +2,19 @@
 #include "nn/linear.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/record_function.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "nn/cpu/kernels.h"
+#include "nn/parallel.h"
 
 namespace omni {
 namespace {
 
-constexpr int64_t kRowsPerUnit = 16;               // weight rows that one thread takes at least
-constexpr int64_t kElementsPerThread = 64 * 1024;  // fewer weights than that are not worth another thread
+constexpr int64_t kRowsPerUnit = 16;              // weight rows that one thread takes at least
+constexpr int64_t kElementsPerPiece = 64 * 1024;  // fewer weights than that are not worth sharing out
 
 std::vector<c10::IValue> profiler_inputs(const at::Tensor& x, c10::ArrayRef<const Linear*> layers) {
   std::vector<c10::IValue> inputs{x};
@@ -26,9 +26,9 @@ std::vector<c10::IValue> profiler_inputs(const at::Tensor& x, c10::ArrayRef<cons
 void run_parts(const cpu::TypedKernels& kernels, c10::ArrayRef<cpu::LinearArgs> parts) {
   int64_t units = 0;
   for (const cpu::LinearArgs& part : parts) units += (part.out_features + kRowsPerUnit - 1) / kRowsPerUnit;
-  const int64_t grain =
-      std::max<int64_t>(1, kElementsPerThread / (kRowsPerUnit * std::max<int64_t>(1, parts[0].in)));
-  at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
+  const int64_t smallest =
+      std::max<int64_t>(1, kElementsPerPiece / (kRowsPerUnit * std::max<int64_t>(1, parts[0].in)));
+  parallel_pieces(units, smallest, [&](int64_t begin, int64_t end) {
     int64_t first = 0;  // the first unit of the part
     for (const cpu::LinearArgs& part : parts) {
       const int64_t count = (part.out_features + kRowsPerUnit - 1) / kRowsPerUnit;
