@@ -197,6 +197,12 @@ type Pong struct {
 	StepNS    int64  `json:"step_ns"` // age of the step that is running, 0 if none is
 	Steps     int64  `json:"steps"`   // steps since the engine was opened
 	Sequences int    `json:"sequences"`
+	Queued    int    `json:"queued"`  // sequences that could be in the step that is running and are not
+	Stepped   int64  `json:"stepped"` // sum over all steps of the sequences in them
+	Tokens    int64  `json:"tokens"`  // given out since the engine was opened
+	Samples   int64  `json:"samples"` // of audio, likewise
+	BusyNS    int64  `json:"busy_ns"` // in steps that have ended
+	RSS       int64  `json:"rss"`     // resident bytes of the worker
 }
 
 // ProfileStart begins a profile session in the worker.

@@ -33,7 +33,7 @@ func every() []Message {
 		},
 		&Output{Sequence: 2, State: StateFailed, Error: &Error{Code: Cancelled, Message: "cancelled"}},
 		&Ping{ID: 1},
-		&Pong{ID: 1, StepNS: 2, Steps: 3, Sequences: 4},
+		&Pong{ID: 1, StepNS: 2, Steps: 3, Sequences: 4, Queued: 5, Stepped: 6, Tokens: 7, Samples: 8, BusyNS: 9, RSS: 10},
 		&ProfileStart{ID: 1, Start: profiler.Start{Session: "s1", Config: profiler.FromDir("/p"), StampNS: 4, TableBase: 3}},
 		&ProfileStop{ID: 1, Wait: true},
 		&ProfileStatus{ID: 1},

@@ -52,6 +52,11 @@ type loop struct {
 	stepStart atomic.Int64 // Unix nanoseconds of the step that is running, 0 if none is
 	steps     atomic.Int64
 	count     atomic.Int64 // of sequences
+	queued    atomic.Int64 // sequences left out of the last batch that could have been in it
+	stepped   atomic.Int64 // sum of the sizes of all batches
+	tokens    atomic.Int64
+	samples   atomic.Int64
+	busyNS    atomic.Int64 // of all steps that have ended
 }
 
 // Run serves one connection until it is drained, ctx ends (which is the same) or a fault makes work impossible. Faults
@@ -167,6 +172,7 @@ func (l *loop) run(ctx context.Context) error {
 			return l.dropAll(ctx)
 		}
 		batch := l.scheduler.pick(l.sequences)
+		l.queued.Store(int64(ready(l.sequences) - len(batch)))
 		if len(batch) == 0 {
 			l.idle()
 			continue
@@ -232,7 +238,10 @@ func (l *loop) identity(info json.RawMessage) profiler.Identity {
 }
 
 func (l *loop) pong(id uint64) *message.Pong {
-	p := &message.Pong{ID: id, Steps: l.steps.Load(), Sequences: int(l.count.Load())}
+	p := &message.Pong{
+		ID: id, Steps: l.steps.Load(), Sequences: int(l.count.Load()), Queued: int(l.queued.Load()), Stepped: l.stepped.Load(),
+		Tokens: l.tokens.Load(), Samples: l.samples.Load(), BusyNS: l.busyNS.Load(), RSS: rss(),
+	}
 	if began := l.stepStart.Load(); began != 0 {
 		p.StepNS = max(0, time.Now().UnixNano()-began)
 	}

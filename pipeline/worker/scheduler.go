@@ -13,6 +13,17 @@ type scheduler struct {
 	tookNew  bool   // the last batch had a new sequence
 }
 
+// ready counts the sequences that could be stepped.
+func ready(sequences map[uint64]*sequence) int {
+	n := 0
+	for _, q := range sequences {
+		if q.phase == queued {
+			n++
+		}
+	}
+	return n
+}
+
 // pick returns the batch of the next step, nil if no sequence is ready. Sequences that run come first, those that have
 // not been stepped for longest ahead; new ones follow in the order of their numbers while their prompts fit into the
 // budget. The first new one always fits, and one place is kept for it, so nobody waits for ever.

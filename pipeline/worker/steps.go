@@ -127,7 +127,9 @@ func (l *loop) step(ctx context.Context, batch []*sequence) error {
 	_ = p.StepEnd()
 	l.stepStart.Store(0)
 	l.steps.Add(1)
+	l.stepped.Add(int64(len(batch)))
 	now := time.Now()
+	l.busyNS.Add(now.Sub(began).Nanoseconds())
 	if err == nil && len(results) != len(batch) {
 		err = message.Errorf(message.Internal, "a step of %d sequences gave %d results", len(batch), len(results))
 	}
@@ -161,6 +163,8 @@ func (l *loop) result(ctx context.Context, s *sequence, r *Result, now time.Time
 	}
 	s.ledger.Steps++
 	s.ledger.Tokens += int64(len(r.Tokens))
+	l.tokens.Add(int64(len(r.Tokens)))
+	l.samples.Add(samples(r.Tensors))
 	s.ledger.BytesOut += size(r.Tokens, r.Tensors)
 	out := &message.Output{Sequence: s.id, State: r.State, Finish: r.Finish, Tokens: r.Tokens, Tensors: r.Tensors}
 	switch r.State {
@@ -190,6 +194,17 @@ func (l *loop) result(ctx context.Context, s *sequence, r *Result, now time.Time
 		return l.fail(ctx, s, message.Errorf(message.FailedPrecondition, "the engine waits for input, but the input is complete"))
 	}
 	return nil
+}
+
+// samples counts those of the audio among tensors.
+func samples(tensors []message.Tensor) int64 {
+	var n int64
+	for _, t := range tensors {
+		if t.Name == "audio" && len(t.Shape) > 0 {
+			n += t.Shape[len(t.Shape)-1]
+		}
+	}
+	return n
 }
 
 // fail ends a sequence with an error.
