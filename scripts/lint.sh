@@ -28,6 +28,11 @@ check_golangci() {
   CGO_LDFLAGS=$(cgo_ldflags "$ROOT/build") "$golangci" run --build-tags "$TAGS" ./...
 }
 
+check_modules() {
+  go mod tidy -diff || die "go.mod or go.sum is not what the imports need: go mod tidy"
+  go mod verify
+}
+
 # clang-tidy takes ten seconds a file, so a file is checked when it, a header or the rules have changed since it last
 # passed on this machine. What passed is remembered in build/tidy.
 check_tidy() {
@@ -63,6 +68,7 @@ if [[ ${1:-} != --analysis-only ]]; then
   check "shellcheck" shellcheck -x "${shell_files[@]}"
 fi
 if [[ ${1:-} != --format-only ]]; then
+  check "go.mod" check_modules
   check "golangci-lint" check_golangci
   [[ ${1:-} == --analysis-only ]] || check "clang-tidy" check_tidy
 fi
