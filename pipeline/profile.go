@@ -119,13 +119,16 @@ func (o *Omni) startProfile(ids []int) (*ProfileReport, error) {
 		}
 		taps[i] = &tap{stage: s, live: l}
 	}
-	start, err := p.sessions.Next(p.configs[chosen[0].id], len(o.stages))
+	configs := make([]profiler.Config, len(chosen))
+	for i, s := range chosen {
+		configs[i] = p.configs[s.id]
+	}
+	starts, err := p.sessions.Next(len(o.stages), configs...)
 	if err != nil {
 		return nil, err
 	}
 	err = each(taps, func(t *tap) error {
-		s := start
-		s.Config = p.configs[t.stage.id]
+		s := starts[slices.Index(taps, t)]
 		report, err := t.ask(ctx, func(id uint64) message.Message { return &message.ProfileStart{ID: id, Start: s} })
 		t.final = report
 		t.live.profiled.Store(err == nil)
@@ -136,7 +139,7 @@ func (o *Omni) startProfile(ids []int) (*ProfileReport, error) {
 		return nil, errors.Join(err, stopErr)
 	}
 	p.mu.Lock()
-	p.name, p.taps, p.book = start.Session, taps, book{stampNS: start.StampNS}
+	p.name, p.taps, p.book = starts[0].Session, taps, book{stampNS: starts[0].StampNS}
 	p.mu.Unlock()
 	return p.report(nil), nil
 }

@@ -16,15 +16,25 @@ const (
 	KindNone = ""
 	// KindTorch records operators and annotations into traces and tables.
 	KindTorch = "torch"
-	// KindCUDA marks ranges for an external CUDA profiler. This build does not have it: Validate says so.
+	// KindCUDA starts and stops an external CUDA profiler and marks its ranges. It writes no files itself. A worker without
+	// CUDA refuses the start.
 	KindCUDA = "cuda"
 )
+
+// Values of [Config.Activities].
+const (
+	ActivityCPU  = "CPU"
+	ActivityCUDA = "CUDA"
+)
+
+// RecorderStream is the value of [Config.Recorder] that the flight recorder needs.
+const RecorderStream = "stream"
 
 // Config says whether and how to profile. The names, defaults and rules of the torch_* and *_iterations fields are those of
 // vLLM-Omni. Make one with [Default], [FromMap], [FromAny], [FromDir] or [Parse], then call [Config.Validate] once;
 // after that it is read-only and can be shared.
 type Config struct {
-	// Profiler is KindNone or KindTorch.
+	// Profiler is KindNone, KindTorch or KindCUDA.
 	Profiler string
 	// TorchProfilerDir receives the files. Validate makes it absolute.
 	TorchProfilerDir string
@@ -53,6 +63,18 @@ type Config struct {
 	ActiveIterations int
 	// MaxSeconds ends recording after that time, also in a worker that has no work; 0 does not limit it.
 	MaxSeconds float64
+	// MaxEvents and MaxTraceMB end recording when a worker's trace holds so many events, or has grown to so many megabytes
+	// (of 10^6 bytes, as they are on disk); 0 does not limit them.
+	MaxEvents  int
+	MaxTraceMB float64
+	// Activities says what is recorded: ActivityCPU, ActivityCUDA or both. A worker that does not run on a CUDA device
+	// leaves out ActivityCUDA.
+	Activities []string
+	// RingSeconds, if it is not 0, makes every worker record from its start on into memory that holds the last so many
+	// seconds. Nothing is written until a dump is asked for. It needs the stream recorder.
+	RingSeconds float64
+	// RingSLOMS, if it is not 0, dumps the ring when a request has taken more milliseconds than that.
+	RingSLOMS float64
 	// Detail is "ops" for every operator, or "modules" for steps and module scopes alone, which costs nearly nothing.
 	Detail string
 	// ProfilePrefix goes in front of the names of trace files.
@@ -62,8 +84,11 @@ type Config struct {
 	Recorder string
 }
 
+// activities lists the values of [Config.Activities].
+var activities = []string{ActivityCPU, ActivityCUDA}
+
 // recorders lists the values of [Config.Recorder].
-var recorders = []string{"kineto", "stream"}
+var recorders = []string{"kineto", RecorderStream}
 
 // details lists the values of [Config.Detail].
 var details = []string{"ops", "modules"}
@@ -78,6 +103,7 @@ func Default() Config {
 		TorchProfilerUseGzip:           true,
 		TorchProfilerDumpCUDATimeTotal: true,
 		ActiveIterations:               5,
+		Activities:                     []string{ActivityCPU, ActivityCUDA},
 		Detail:                         "ops",
 		Recorder:                       "kineto",
 	}
@@ -91,6 +117,12 @@ func FromDir(dir string) Config {
 	return c
 }
 
+// clone returns a copy that shares nothing with c.
+func (c Config) clone() Config {
+	c.Activities = slices.Clone(c.Activities)
+	return c
+}
+
 // Enabled reports whether the Config asks for profiling.
 func (c Config) Enabled() bool { return c.Profiler != KindNone }
 
@@ -100,46 +132,14 @@ func (c *Config) Validate() error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
 	switch c.Profiler {
-	case KindNone, KindTorch:
-	case KindCUDA:
-		fault(`profiler: "cuda" needs a build with CUDA, which this is not; use "torch"`)
+	case KindNone, KindTorch, KindCUDA:
 	default:
-		fault(`profiler: got %q, want "torch" or null`, c.Profiler)
+		fault(`profiler: got %q, want "torch", "cuda" or null`, c.Profiler)
 	}
-	switch {
-	case c.TorchProfilerDir == "":
-		if c.Profiler == KindTorch {
-			fault(`torch_profiler_dir must be set when profiler is "torch"`)
-		}
-	case c.Profiler != KindTorch:
-		fault(`torch_profiler_dir is only applicable when profiler is "torch"`)
-	case strings.Contains(c.TorchProfilerDir, "://"):
-		fault("torch_profiler_dir: got %q, want a local directory", c.TorchProfilerDir)
-	default:
-		dir, err := expand(c.TorchProfilerDir)
-		if err != nil {
-			fault("torch_profiler_dir: %w", err)
-		} else {
-			c.TorchProfilerDir = dir
-		}
+	if err := c.validateDir(); err != nil {
+		faults = append(faults, err)
 	}
-	for _, count := range []struct {
-		name         string
-		got, atLeast int
-	}{
-		{"delay_iterations", c.DelayIterations, 0},
-		{"max_iterations", c.MaxIterations, 0},
-		{"wait_iterations", c.WaitIterations, 0},
-		{"warmup_iterations", c.WarmupIterations, 0},
-		{"active_iterations", c.ActiveIterations, 1},
-	} {
-		if count.got < count.atLeast {
-			fault("%s: got %d, want at least %d", count.name, count.got, count.atLeast)
-		}
-	}
-	if !(c.MaxSeconds >= 0 && c.MaxSeconds <= maxSecondsLimit) {
-		fault("max_seconds: got %v, want 0 to %v", c.MaxSeconds, maxSecondsLimit)
-	}
+	faults = append(faults, c.validateCounts()...)
 	if !slices.Contains(details, c.Detail) {
 		fault("detail: got %q, want one of %q", c.Detail, details)
 	}
@@ -149,7 +149,87 @@ func (c *Config) Validate() error {
 	if !slices.Contains(recorders, c.Recorder) {
 		fault("recorder: got %q, want one of %q", c.Recorder, recorders)
 	}
+	if len(c.Activities) == 0 {
+		fault("activities: the list is empty, want some of %q", activities)
+	}
+	for i, a := range c.Activities {
+		switch {
+		case !slices.Contains(activities, a):
+			fault("activities: got %q, want some of %q", a, activities)
+		case slices.Contains(c.Activities[:i], a):
+			fault("activities: %q is listed twice", a)
+		}
+	}
+	faults = append(faults, c.validateRing()...)
 	return errors.Join(faults...)
+}
+
+// validateDir checks torch_profiler_dir against the kind of profiler and makes it absolute.
+func (c *Config) validateDir() error {
+	switch {
+	case c.TorchProfilerDir == "":
+		if c.Profiler == KindTorch {
+			return errors.New(`torch_profiler_dir must be set when profiler is "torch"`)
+		}
+		return nil
+	case c.Profiler != KindTorch:
+		return errors.New(`torch_profiler_dir is only applicable when profiler is "torch"`)
+	case strings.Contains(c.TorchProfilerDir, "://"):
+		return fmt.Errorf("torch_profiler_dir: got %q, want a local directory", c.TorchProfilerDir)
+	}
+	dir, err := expand(c.TorchProfilerDir)
+	if err != nil {
+		return fmt.Errorf("torch_profiler_dir: %w", err)
+	}
+	c.TorchProfilerDir = dir
+	return nil
+}
+
+// validateCounts checks the numbers.
+func (c *Config) validateCounts() (faults []error) {
+	for _, count := range []struct {
+		name         string
+		got, atLeast int
+	}{
+		{"delay_iterations", c.DelayIterations, 0},
+		{"max_iterations", c.MaxIterations, 0},
+		{"wait_iterations", c.WaitIterations, 0},
+		{"warmup_iterations", c.WarmupIterations, 0},
+		{"active_iterations", c.ActiveIterations, 1},
+		{"max_events", c.MaxEvents, 0},
+	} {
+		if count.got < count.atLeast {
+			faults = append(faults, fmt.Errorf("%s: got %d, want at least %d", count.name, count.got, count.atLeast))
+		}
+	}
+	for _, amount := range []struct {
+		name string
+		got  float64
+	}{
+		{"max_seconds", c.MaxSeconds},
+		{"max_trace_mb", c.MaxTraceMB},
+		{"ring_seconds", c.RingSeconds},
+		{"ring_slo_ms", c.RingSLOMS},
+	} {
+		if !(amount.got >= 0 && amount.got <= amountLimit) { // so that NaN is refused as well
+			faults = append(faults, fmt.Errorf("%s: got %v, want 0 to %v", amount.name, amount.got, amountLimit))
+		}
+	}
+	return faults
+}
+
+// validateRing checks what the flight recorder needs.
+func (c *Config) validateRing() (faults []error) {
+	if c.RingSLOMS > 0 && c.RingSeconds == 0 {
+		faults = append(faults, errors.New("ring_slo_ms needs ring_seconds: without a ring there is nothing to dump"))
+	}
+	if c.RingSeconds > 0 && c.Profiler != KindTorch {
+		faults = append(faults, errors.New(`ring_seconds is only applicable when profiler is "torch"`))
+	}
+	if c.RingSeconds > 0 && c.Recorder != RecorderStream {
+		faults = append(faults, fmt.Errorf("ring_seconds needs recorder %q, got %q", RecorderStream, c.Recorder))
+	}
+	return faults
 }
 
 // scheduled reports whether wait, warm-up and active steps follow the delay.
@@ -163,8 +243,8 @@ func (c Config) limit() (steps int, reason string) {
 	return c.MaxIterations, EndMaxIterations
 }
 
-// maxSecondsLimit keeps max_seconds within what a timer can hold.
-const maxSecondsLimit = 1e9
+// amountLimit keeps seconds within what a timer can hold and megabytes within what an int64 of bytes can.
+const amountLimit = 1e9
 
 // expand makes path absolute and replaces a leading ~.
 func expand(path string) (string, error) {

@@ -27,6 +27,11 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"warmup_iterations":                   0,
 		"active_iterations":                   5,
 		"max_seconds":                         0.0,
+		"max_events":                          0,
+		"max_trace_mb":                        0.0,
+		"activities":                          []string{"CPU", "CUDA"},
+		"ring_seconds":                        0.0,
+		"ring_slo_ms":                         0.0,
 		"detail":                              "ops",
 		"profile_prefix":                      "",
 		"recorder":                            "kineto",
@@ -49,6 +54,7 @@ func everythingChanged() Config {
 		Profiler: KindTorch, TorchProfilerDir: "/d", TorchProfilerWithFLOPs: true, TorchProfilerRecordShapes: true,
 		TorchProfilerWithMemory: true, DelayIterations: 3, MaxIterations: 2, MaxSeconds: 1.5, Recorder: "stream",
 		WaitIterations: 1, WarmupIterations: 4, ActiveIterations: 6, Detail: "modules", ProfilePrefix: "p",
+		MaxEvents: 7, MaxTraceMB: 2.5, Activities: []string{"CPU"}, RingSeconds: 8, RingSLOMS: 250,
 	}
 }
 
@@ -68,7 +74,7 @@ func TestRoundTrips(t *testing.T) {
 	for name, c := range map[string]Config{"defaults": Default(), "everything changed": everythingChanged()} {
 		t.Run(name, func(t *testing.T) {
 			back, err := FromMap(c.ToMap())
-			if err != nil || back != c {
+			if err != nil || !reflect.DeepEqual(back, c) {
 				t.Errorf("through a map: got %+v, %v", back, err)
 			}
 			text, err := json.Marshal(c)
@@ -76,11 +82,11 @@ func TestRoundTrips(t *testing.T) {
 				t.Fatal(err)
 			}
 			var decoded Config
-			if err := json.Unmarshal(text, &decoded); err != nil || decoded != c {
+			if err := json.Unmarshal(text, &decoded); err != nil || !reflect.DeepEqual(decoded, c) {
 				t.Errorf("through JSON %s: got %+v, %v", text, decoded, err)
 			}
 			parsed, err := Parse(string(text))
-			if err != nil || parsed != c {
+			if err != nil || !reflect.DeepEqual(parsed, c) {
 				t.Errorf("through --profiler-config: got %+v, %v", parsed, err)
 			}
 		})
@@ -100,7 +106,18 @@ func TestValidate(t *testing.T) {
 			func(c *Config) { c.Profiler = KindNone },
 			[]string{"only applicable"},
 		},
-		{"cuda", func(c *Config) { c.Profiler, c.TorchProfilerDir = KindCUDA, "" }, []string{"needs a build with CUDA"}},
+		{"cuda", func(c *Config) { c.Profiler, c.TorchProfilerDir = KindCUDA, "" }, nil},
+		{"cuda with a directory", func(c *Config) { c.Profiler = KindCUDA }, []string{`only applicable when profiler is "torch"`}},
+		{"a ring", func(c *Config) { c.Recorder, c.RingSeconds, c.RingSLOMS = "stream", 10, 500 }, nil},
+		{"a ring of torch's own profiler", func(c *Config) { c.Recorder, c.RingSeconds = "kineto", 10 }, []string{`ring_seconds needs recorder "stream", got "kineto"`}},
+		{"a limit of requests without a ring", func(c *Config) { c.RingSLOMS = 10 }, []string{"ring_slo_ms needs ring_seconds"}},
+		{
+			"a ring of a CUDA profiler",
+			func(c *Config) { c.Profiler, c.TorchProfilerDir, c.Recorder, c.RingSeconds = KindCUDA, "", "stream", 1 },
+			[]string{`ring_seconds is only applicable when profiler is "torch"`},
+		},
+		{"no activities", func(c *Config) { c.Activities = nil }, []string{"activities: the list is empty"}},
+		{"strange activities", func(c *Config) { c.Activities = []string{"CPU", "GPU", "CPU"} }, []string{`activities: got "GPU"`, `"CPU" is listed twice`}},
 		{"an unknown profiler", func(c *Config) { c.Profiler = "nsys" }, []string{`got "nsys"`}},
 		{"a URI", func(c *Config) { c.TorchProfilerDir = "gs://bucket/x" }, []string{"want a local directory"}},
 		{"an unknown recorder", func(c *Config) { c.Recorder = "tape" }, []string{`got "tape"`, "kineto"}},
@@ -109,12 +126,13 @@ func TestValidate(t *testing.T) {
 			func(c *Config) {
 				*c = Config{
 					Profiler: KindTorch, DelayIterations: -1, MaxIterations: -2, MaxSeconds: -3, WaitIterations: -4,
-					WarmupIterations: -5, ProfilePrefix: "../x",
+					WarmupIterations: -5, ProfilePrefix: "../x", MaxEvents: -6, MaxTraceMB: -7, RingSeconds: -8, RingSLOMS: math.NaN(),
 				}
 			},
 			[]string{
 				"must be set", "delay_iterations: got -1", "max_iterations: got -2", "max_seconds: got -3",
 				"wait_iterations: got -4", "warmup_iterations: got -5", "active_iterations: got 0, want at least 1",
+				"max_events: got -6", "max_trace_mb: got -7", "ring_seconds: got -8", "ring_slo_ms: got NaN", "activities: the list is empty",
 				`profile_prefix: got "../x"`, `detail: got ""`, "recorder",
 			},
 		},
@@ -166,11 +184,12 @@ func TestValidateMakesTheDirectoryAbsolute(t *testing.T) {
 func TestFromMapReportsAllFaults(t *testing.T) {
 	_, err := FromMap(map[string]any{
 		"colour": 1, "delay_iterations": 1.5, "max_iterations": "2", "torch_profiler_use_gzip": 1, "recorder": nil,
-		"max_seconds": "long", "profiler": 7,
+		"max_seconds": "long", "profiler": 7, "activities": []any{"CPU", 3}, "max_events": true,
 	})
 	for _, want := range []string{
 		`unknown field "colour"`, "delay_iterations: got 1.5", "max_iterations: got 2 (string)",
 		"torch_profiler_use_gzip: got 1", "recorder: got <nil>", "max_seconds: got long", "profiler: got 7",
+		"activities: got [CPU 3]", "max_events: got true",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)
@@ -186,7 +205,7 @@ func TestWithKeepsWhatIsNotNamed(t *testing.T) {
 	}
 	want := everythingChanged()
 	want.MaxIterations = 9
-	if got != want || base != everythingChanged() {
+	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(base, everythingChanged()) {
 		t.Errorf("got %+v from %+v", got, base)
 	}
 }
@@ -257,6 +276,8 @@ func TestFromAny(t *testing.T) {
 func TestParse(t *testing.T) {
 	full := FromDir("./profiles")
 	full.DelayIterations, full.TorchProfilerUseGzip, full.MaxSeconds = 3, false, 0.5
+	cuda := Default()
+	cuda.Profiler, cuda.Activities, cuda.MaxEvents = KindTorch, []string{"CUDA"}, 9
 	tests := []struct {
 		text  string
 		want  Config
@@ -269,6 +290,12 @@ func TestParse(t *testing.T) {
 			full, "",
 		},
 		{`{"profiler":"torch","torch_profiler_dir":"./profiles"}`, FromDir("./profiles"), ""},
+		{"profiler=torch,activities=CPU, CUDA,torch_profiler_dir=./profiles", FromDir("./profiles"), ""},
+		{"activities=,profiler=torch,activities=CUDA,max_events=9", cuda, ""},
+		{"activities=CUDA,max_events=9,profiler=torch,CPU", Config{}, `got "CPU", want name=value`},
+		{`{"activities":["CUDA"],"max_events":9,"profiler":"torch"}`, cuda, ""},
+		{`{"activities":"CPU"}`, Config{}, "activities: got CPU (string), want a list of strings"},
+		{`{} {}`, Config{}, "there is more after the JSON object"},
 		{"profiler=none", Default(), ""},
 		{"", Default(), ""},
 		{"torch", Config{}, "want name=value"},
@@ -276,7 +303,7 @@ func TestParse(t *testing.T) {
 		{"delay_iterations=soon", Config{}, `delay_iterations: got "soon", want an integer`},
 		{"torch_profiler_use_gzip=maybe", Config{}, "want true or false"},
 		{"max_seconds=long", Config{}, "want a number"},
-		{`{"profiler":"torch"`, Config{}, "unexpected end of JSON input"},
+		{`{"profiler":"torch"`, Config{}, "unexpected EOF"},
 		{`{"profilr":"torch"}`, Config{}, `unknown field "profilr"`},
 		{"dir=x,colour=y", Config{}, `unknown field "colour"`},
 	}
@@ -289,25 +316,38 @@ func TestParse(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || got != test.want {
+			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
 			}
 		})
 	}
 }
 
+func TestParseLaysTextOverAConfig(t *testing.T) {
+	base := everythingChanged()
+	for _, text := range []string{"max_events=9", `{"max_events":9}`} {
+		got, err := base.Parse(text)
+		want := everythingChanged()
+		want.MaxEvents = 9
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v", text, got, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("profiler=torch,torch_profiler_dir=./profiles")
 	f.Add(`{"profiler":"torch","max_iterations":2}`)
+	f.Add("activities=CPU,CUDA,max_trace_mb=1.5")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse(text)
 		if err != nil {
 			return
 		}
-		if math.IsNaN(c.MaxSeconds) {
+		if math.IsNaN(c.MaxSeconds + c.MaxTraceMB + c.RingSeconds + c.RingSLOMS) {
 			return // equals nothing; Validate rejects it
 		}
-		if back, err := FromMap(c.ToMap()); err != nil || back != c {
+		if back, err := FromMap(c.ToMap()); err != nil || !reflect.DeepEqual(back, c) {
 			t.Errorf("%q: got %+v, %v after a round trip of %+v", text, back, err, c)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"reflect"
 	"slices"
@@ -12,7 +13,7 @@ import (
 	"strings"
 )
 
-// field is one setting. at returns a *string, *bool, *int or *float64 into the Config.
+// field is one setting. at returns a *string, *bool, *int, *float64 or *[]string into the Config.
 type field struct {
 	name string
 	at   func(*Config) any
@@ -34,6 +35,11 @@ var fields = []field{
 	{"warmup_iterations", func(c *Config) any { return &c.WarmupIterations }},
 	{"active_iterations", func(c *Config) any { return &c.ActiveIterations }},
 	{"max_seconds", func(c *Config) any { return &c.MaxSeconds }},
+	{"max_events", func(c *Config) any { return &c.MaxEvents }},
+	{"max_trace_mb", func(c *Config) any { return &c.MaxTraceMB }},
+	{"activities", func(c *Config) any { return &c.Activities }},
+	{"ring_seconds", func(c *Config) any { return &c.RingSeconds }},
+	{"ring_slo_ms", func(c *Config) any { return &c.RingSLOMS }},
 	{"detail", func(c *Config) any { return &c.Detail }},
 	{"profile_prefix", func(c *Config) any { return &c.ProfilePrefix }},
 	{"recorder", func(c *Config) any { return &c.Recorder }},
@@ -41,6 +47,7 @@ var fields = []field{
 
 // ToMap returns every field under its name, with nil for KindNone. FromMap is its inverse.
 func (c Config) ToMap() map[string]any {
+	c = c.clone()
 	m := make(map[string]any, len(fields))
 	for _, f := range fields {
 		m[f.name] = reflect.ValueOf(f.at(&c)).Elem().Interface()
@@ -56,6 +63,7 @@ func FromMap(m map[string]any) (Config, error) { return Default().With(m) }
 
 // With returns a copy of c with the settings of m laid over it. All unknown keys and wrong types are reported.
 func (c Config) With(m map[string]any) (Config, error) {
+	c = c.clone()
 	var faults []error
 	keys := make([]string, 0, len(m))
 	for key := range m {
@@ -122,21 +130,24 @@ func enabled(c Config) (*Config, error) {
 	return &c, nil
 }
 
-// Parse reads the text of --profiler-config: either a JSON object or name=value pairs separated by commas. A value that
-// holds a comma needs the JSON form.
-func Parse(text string) (Config, error) {
+// Parse reads the text of --profiler-config over the defaults; see [Config.Parse].
+func Parse(text string) (Config, error) { return Default().Parse(text) }
+
+// Parse returns a copy of c with the settings of a text laid over it. The text is either a JSON object or name=value pairs
+// separated by commas. The values of a list are separated by commas as well: a word without = goes on with the list before
+// it, as in activities=CPU,CUDA,max_events=1000. Any other value that holds a comma needs the JSON form.
+func (c Config) Parse(text string) (Config, error) {
 	trimmed := strings.TrimSpace(text)
 	if strings.HasPrefix(trimmed, "{") {
-		var c Config
-		err := json.Unmarshal([]byte(trimmed), &c)
-		return c, err
-	}
-	c := Default()
-	var faults []error
-	for pair := range strings.SplitSeq(trimmed, ",") {
-		if pair = strings.TrimSpace(pair); pair == "" {
-			continue
+		m, err := decodeObject([]byte(trimmed))
+		if err != nil {
+			return c, err
 		}
+		return c.With(m)
+	}
+	c = c.clone()
+	var faults []error
+	for _, pair := range pairs(trimmed) {
 		name, value, found := strings.Cut(pair, "=")
 		if !found {
 			faults = append(faults, fmt.Errorf("profiler config: got %q, want name=value", pair))
@@ -149,7 +160,30 @@ func Parse(text string) (Config, error) {
 	return c, errors.Join(faults...)
 }
 
-// Set changes one field from text, as --profiler-config.name=value does.
+// pairs splits text at its commas and joins what belongs to a list again.
+func pairs(text string) []string {
+	var list []string
+	for word := range strings.SplitSeq(text, ",") {
+		if word = strings.TrimSpace(word); word == "" {
+			continue
+		}
+		if i := len(list) - 1; i >= 0 && !strings.Contains(word, "=") && isList(list[i]) {
+			list[i] += "," + word
+			continue
+		}
+		list = append(list, word)
+	}
+	return list
+}
+
+// isList reports whether a name=value pair sets a list.
+func isList(pair string) bool {
+	name, _, _ := strings.Cut(pair, "=")
+	_, list := new(Config).at(strings.TrimSpace(name)).(*[]string)
+	return list
+}
+
+// Set changes one field from text, as --profiler-config.name=value does. The values of a list are separated by commas.
 func (c *Config) Set(name, value string) error {
 	if !known(name) {
 		return unknown(name)
@@ -160,6 +194,14 @@ func (c *Config) Set(name, value string) error {
 			value = KindNone
 		}
 		*p = value
+	case *[]string:
+		list := []string{}
+		for word := range strings.SplitSeq(value, ",") {
+			if word = strings.TrimSpace(word); word != "" {
+				list = append(list, word)
+			}
+		}
+		*p = list
 	case *bool:
 		b, err := strconv.ParseBool(value)
 		if err != nil {
@@ -196,11 +238,9 @@ func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.ToMap()) }
 
 // UnmarshalJSON reads the form of [FromMap], strictly; absent fields get their defaults.
 func (c *Config) UnmarshalJSON(text []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	var m map[string]any
-	if err := decoder.Decode(&m); err != nil {
-		return fmt.Errorf("profiler config: want a JSON object: %w", err)
+	m, err := decodeObject(text)
+	if err != nil {
+		return err
 	}
 	decoded, err := FromMap(m)
 	if err != nil {
@@ -208,6 +248,20 @@ func (c *Config) UnmarshalJSON(text []byte) error {
 	}
 	*c = decoded
 	return nil
+}
+
+// decodeObject decodes a JSON object without rounding its numbers.
+func decodeObject(text []byte) (map[string]any, error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var m map[string]any
+	if err := decoder.Decode(&m); err != nil {
+		return nil, fmt.Errorf("profiler config: want a JSON object: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("profiler config: there is more after the JSON object")
+	}
+	return m, nil
 }
 
 // set stores a decoded value, without converting between kinds.
@@ -222,6 +276,12 @@ func (c *Config) set(name string, value any) error {
 			return fmt.Errorf("%s: got %v (%T), want a string", name, value, value)
 		}
 		*p = s
+	case *[]string:
+		list, ok := texts(value)
+		if !ok {
+			return fmt.Errorf("%s: got %v (%T), want a list of strings", name, value, value)
+		}
+		*p = list
 	case *bool:
 		b, ok := value.(bool)
 		if !ok {
@@ -260,6 +320,20 @@ func known(name string) bool {
 
 func unknown(name string) error {
 	return fmt.Errorf("profiler config: unknown field %q, want one of %s", name, strings.Join(FieldNames(), ", "))
+}
+
+// texts copies a decoded list of strings.
+func texts(value any) ([]string, bool) {
+	if list, ok := value.([]string); ok {
+		return append([]string{}, list...), true
+	}
+	values, ok := value.([]any)
+	list := make([]string, len(values))
+	for i, v := range values {
+		text, isText := v.(string)
+		list[i], ok = text, ok && isText
+	}
+	return list, ok
 }
 
 // number converts any numeric value of a decoded document.

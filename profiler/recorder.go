@@ -32,15 +32,19 @@ type RecorderConfig struct {
 	TracePath string `json:"trace_path"`
 	TablePath string `json:"table_path,omitempty"`
 	// BaseTimeNS is the same for all workers of a session, so that their traces count from the same day.
-	BaseTimeNS   int64          `json:"base_time_ns"`
-	Detail       string         `json:"detail"`
-	RecordShapes bool           `json:"record_shapes"`
-	WithStack    bool           `json:"with_stack"`
-	WithFLOPs    bool           `json:"with_flops"`
-	WithMemory   bool           `json:"with_memory"`
-	UseGzip      bool           `json:"use_gzip"`
-	Activities   []string       `json:"activities"`
-	Metadata     map[string]any `json:"metadata,omitempty"`
+	BaseTimeNS   int64    `json:"base_time_ns"`
+	Detail       string   `json:"detail"`
+	RecordShapes bool     `json:"record_shapes"`
+	WithStack    bool     `json:"with_stack"`
+	WithFLOPs    bool     `json:"with_flops"`
+	WithMemory   bool     `json:"with_memory"`
+	UseGzip      bool     `json:"use_gzip"`
+	Activities   []string `json:"activities"`
+	// MaxEvents, MaxTraceBytes and RingSeconds are those of the Config; 0 is no limit and no ring.
+	MaxEvents     int            `json:"max_events,omitempty"`
+	MaxTraceBytes int64          `json:"max_trace_bytes,omitempty"`
+	RingSeconds   float64        `json:"ring_seconds,omitempty"`
+	Metadata      map[string]any `json:"metadata,omitempty"`
 }
 
 // recorderResult is what Finish returns.

@@ -85,36 +85,50 @@ type Sessions struct {
 // NewSessions returns a Sessions whose first session is s1.
 func NewSessions() *Sessions { return &Sessions{now: time.Now, tables: map[string]int{}} }
 
-// Next begins a session for a pipeline of worldSize workers: it creates the directory and chooses names. Tables of
-// rank r get the number r in a fresh directory; where tables lie already, of an earlier session or run, numbering goes on
-// at the next multiple of worldSize, so that nothing is overwritten and number modulo worldSize stays the rank.
-func (s *Sessions) Next(config Config, worldSize int) (Start, error) {
-	if !config.Enabled() {
-		return Start{}, ErrNotEnabled
-	}
-	if worldSize < 1 {
-		return Start{}, fmt.Errorf("profile session: got %d workers, want at least 1", worldSize)
-	}
-	dir := config.TorchProfilerDir
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Start{}, fmt.Errorf("profile session: %w", err)
-	}
-	used, err := tablesIn(dir)
-	if err != nil {
-		return Start{}, fmt.Errorf("profile session: %w", err)
+// Next begins a session for a pipeline of worldSize workers of which some record, each with one of configs: it creates their
+// directories, chooses names and returns a Start for each config. Tables of rank r get the number r in a fresh directory;
+// where tables lie already, of an earlier session or run, numbering goes on at the next multiple of worldSize, so that
+// nothing is overwritten and number modulo worldSize stays the rank.
+func (s *Sessions) Next(worldSize int, configs ...Config) ([]Start, error) {
+	if worldSize < 1 || len(configs) == 0 {
+		return nil, fmt.Errorf("profile session: got %d configurations for %d workers, want at least 1 of each", len(configs), worldSize)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	used = max(used, s.tables[dir])
-	base := (used + worldSize - 1) / worldSize * worldSize
-	s.tables[dir] = base + worldSize
+	base := 0
+	for _, config := range configs {
+		used, err := s.prepare(config)
+		if err != nil {
+			return nil, fmt.Errorf("profile session: %w", err)
+		}
+		base = max(base, used)
+	}
+	base = (base + worldSize - 1) / worldSize * worldSize
 	s.last++
-	return Start{
-		Session:   fmt.Sprintf("s%d", s.last),
-		Config:    config,
-		StampNS:   s.now().UnixNano(),
-		TableBase: base,
-	}, nil
+	start := Start{Session: fmt.Sprintf("s%d", s.last), StampNS: s.now().UnixNano(), TableBase: base}
+	starts := make([]Start, len(configs))
+	for i, config := range configs {
+		s.tables[config.TorchProfilerDir] = base + worldSize
+		starts[i] = start
+		starts[i].Config = config
+	}
+	return starts, nil
+}
+
+// prepare makes the directory of config and returns one past the highest number of its tables.
+func (s *Sessions) prepare(config Config) (int, error) {
+	dir := config.TorchProfilerDir
+	switch {
+	case !config.Enabled():
+		return 0, ErrNotEnabled
+	case dir == "":
+		return 0, nil // it writes no files
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	used, err := tablesIn(dir)
+	return max(used, s.tables[dir]), err
 }
 
 // tablesIn returns one past the highest number of the operator tables in dir, finished or not.

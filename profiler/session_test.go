@@ -63,9 +63,9 @@ func TestSessionsNumberTablesWithoutOverwriting(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := NewSessions().Next(FromDir(dir), test.world)
-			if err != nil || got.TableBase != test.want {
-				t.Errorf("got base %d, %v; want %d", got.TableBase, err, test.want)
+			got, err := NewSessions().Next(test.world, FromDir(dir))
+			if err != nil || got[0].TableBase != test.want {
+				t.Errorf("got %+v, %v; want base %d", got, err, test.want)
 			}
 		})
 	}
@@ -76,11 +76,11 @@ func TestSessionsDoNotShareNamesBeforeFilesExist(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "folder")
 	var got []Start
 	for range 3 {
-		s, err := sessions.Next(FromDir(dir), 2)
+		s, err := sessions.Next(2, FromDir(dir))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, s)
+		got = append(got, s...)
 	}
 	for i, want := range []struct {
 		session string
@@ -95,18 +95,47 @@ func TestSessionsDoNotShareNamesBeforeFilesExist(t *testing.T) {
 	}
 }
 
+func TestSessionsOfSeveralDirectories(t *testing.T) {
+	root := t.TempDir()
+	a, b := FromDir(filepath.Join(root, "a")), FromDir(filepath.Join(root, "b"))
+	cuda := Default()
+	cuda.Profiler = KindCUDA
+	if err := os.Mkdir(b.TorchProfilerDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(TablePath(b.TorchProfilerDir, 3), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := NewSessions().Next(3, a, b, cuda)
+	if err != nil || len(got) != 3 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for i, want := range []string{a.TorchProfilerDir, b.TorchProfilerDir, ""} {
+		s := got[i]
+		if s.Session != "s1" || s.StampNS != got[0].StampNS || s.TableBase != 6 || s.Config.TorchProfilerDir != want {
+			t.Errorf("start %d: got %+v", i, s)
+		}
+	}
+	if info, err := os.Stat(a.TorchProfilerDir); err != nil || !info.IsDir() {
+		t.Errorf("the first directory was not made: %v", err)
+	}
+}
+
 func TestSessionsRefuse(t *testing.T) {
-	if _, err := NewSessions().Next(Default(), 1); !errors.Is(err, ErrNotEnabled) {
+	if _, err := NewSessions().Next(1, Default()); !errors.Is(err, ErrNotEnabled) {
 		t.Errorf("got %v, want ErrNotEnabled", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewSessions().Next(FromDir(file), 1); err == nil {
+	if _, err := NewSessions().Next(1, FromDir(file)); err == nil {
 		t.Error("a file was accepted as the directory")
 	}
-	if _, err := NewSessions().Next(FromDir(t.TempDir()), 0); err == nil {
+	if _, err := NewSessions().Next(0, FromDir(t.TempDir())); err == nil {
 		t.Error("a pipeline without workers was accepted")
+	}
+	if _, err := NewSessions().Next(1); err == nil {
+		t.Error("a session of nobody was accepted")
 	}
 }

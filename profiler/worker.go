@@ -130,11 +130,10 @@ func (w *Worker) beginWarmUp() error {
 	if w.warmUp != nil {
 		return nil
 	}
-	rc := w.recorderConfig()
+	rc, err := w.recorderConfig()
 	rc.TracePath, rc.TablePath = "", ""
-	text, err := json.Marshal(rc)
 	if err == nil {
-		w.warmUp, err = w.start(text)
+		w.warmUp, err = w.begin(rc)
 	}
 	if err != nil {
 		w.warmUp = nil
@@ -264,9 +263,9 @@ func (w *Worker) lastDone() (<-chan struct{}, error) {
 
 // record begins to record the active session.
 func (w *Worker) record() error {
-	text, err := json.Marshal(w.recorderConfig())
+	rc, err := w.recorderConfig()
 	if err == nil {
-		w.recorder, err = w.start(text)
+		w.recorder, err = w.begin(rc)
 	}
 	if err != nil {
 		w.recorder = nil
@@ -279,24 +278,47 @@ func (w *Worker) record() error {
 	return nil
 }
 
-func (w *Worker) recorderConfig() RecorderConfig {
+// begin starts a recorder.
+func (w *Worker) begin(rc RecorderConfig) (Recorder, error) {
+	text, err := json.Marshal(rc)
+	if err != nil {
+		return nil, err
+	}
+	return w.start(text)
+}
+
+// recorderConfig is what the active session's recorder is told.
+func (w *Worker) recorderConfig() (RecorderConfig, error) {
 	c := w.begun.Config
 	rc := RecorderConfig{
-		Recorder:     c.Recorder,
-		Session:      w.begun.Session,
-		Worker:       w.identity.Worker,
-		Stage:        w.identity.Stage,
-		Rank:         w.identity.Rank,
-		WorldSize:    w.identity.WorldSize,
-		BaseTimeNS:   w.begun.StampNS,
-		Detail:       c.Detail,
-		RecordShapes: c.TorchProfilerRecordShapes,
-		WithStack:    c.TorchProfilerWithStack,
-		WithFLOPs:    c.TorchProfilerWithFLOPs,
-		WithMemory:   c.TorchProfilerWithMemory,
-		UseGzip:      c.TorchProfilerUseGzip,
-		Activities:   []string{"CPU"},
-		Metadata:     map[string]any{"profiler_config": c},
+		Recorder:      c.Recorder,
+		Session:       w.begun.Session,
+		Worker:        w.identity.Worker,
+		Stage:         w.identity.Stage,
+		Rank:          w.identity.Rank,
+		WorldSize:     w.identity.WorldSize,
+		BaseTimeNS:    w.begun.StampNS,
+		Detail:        c.Detail,
+		RecordShapes:  c.TorchProfilerRecordShapes,
+		WithStack:     c.TorchProfilerWithStack,
+		WithFLOPs:     c.TorchProfilerWithFLOPs,
+		WithMemory:    c.TorchProfilerWithMemory,
+		UseGzip:       c.TorchProfilerUseGzip,
+		MaxEvents:     c.MaxEvents,
+		MaxTraceBytes: int64(c.MaxTraceMB * 1e6),
+		Metadata:      map[string]any{"profiler_config": c},
+	}
+	for _, activity := range c.Activities {
+		if activity != ActivityCUDA || strings.HasPrefix(w.identity.Device, "cuda") {
+			rc.Activities = append(rc.Activities, activity)
+		}
+	}
+	if len(rc.Activities) == 0 {
+		return rc, fmt.Errorf("activities: %q leave nothing to record in %s, which runs on %s", c.Activities, rc.Worker, w.identity.Device)
+	}
+	if c.Profiler == KindCUDA {
+		rc.Recorder = KindCUDA // its files are those of whoever listens to it
+		return rc, nil
 	}
 	name := rc.Worker
 	if c.ProfilePrefix != "" {
@@ -306,10 +328,7 @@ func (w *Worker) recorderConfig() RecorderConfig {
 	if c.TorchProfilerDumpCUDATimeTotal {
 		rc.TablePath = TablePath(c.TorchProfilerDir, w.begun.TableBase+rc.Rank)
 	}
-	if strings.HasPrefix(w.identity.Device, "cuda") {
-		rc.Activities = append(rc.Activities, "CUDA")
-	}
-	return rc
+	return rc, nil
 }
 
 // stop ends the session for the given reason.

@@ -51,7 +51,7 @@ func generateFlags() []cli.Flag {
 
 		&cli.StringFlag{Name: "profile-dir", Category: profilingGroup, Usage: "`DIR` record each stage and write its trace and operator table there"},
 		&cli.StringFlag{Name: "profile-stages", Category: profilingGroup, Usage: "`LIST` record only these stages: ids such as 0,2"},
-		&cli.StringSliceFlag{Name: "profiler-config", Category: profilingGroup, Usage: "`NAME=VALUE` a profiler setting, or all of them as one JSON object; --profiler-config.NAME=VALUE means the same"},
+		&cli.StringSliceFlag{Name: "profiler-config", Category: profilingGroup, Usage: "`NAME=VALUE` a profiler setting (lists: activities=CPU,CUDA), or all of them as one JSON object; --profiler-config.NAME=VALUE means the same"},
 	}
 }
 
@@ -103,7 +103,7 @@ func readOptions(c *cli.Context, env *environment) (*options, error) {
 	var err error
 	o.pipeline.Log, err = newLogger(env)
 	check(err)
-	o.pipeline.Profiler, o.profileStages, err = profileOptions(c)
+	o.pipeline.Profiler, o.profileStages, err = profileOptions(c, env)
 	check(err)
 	defaults, err := requestDefaults(c)
 	check(err)
@@ -168,20 +168,30 @@ func checkSampling(stages []config.SamplingParams) error {
 	return errors.Join(faults...)
 }
 
-// profileOptions combines --profile-dir, --profile-stages and --profiler-config.
-func profileOptions(c *cli.Context) (cfg profiler.Config, stages []int, err error) {
+// profileDirVariable names the directory of profiles where no flag does.
+const profileDirVariable = "VLLM_TORCH_PROFILER_DIR"
+
+// profileOptions combines --profile-dir, --profile-stages, --profiler-config and the environment.
+func profileOptions(c *cli.Context, env *environment) (cfg profiler.Config, stages []int, err error) {
 	dir, settings := c.String("profile-dir"), c.StringSlice("profiler-config")
 	for _, text := range settings {
 		if len(settings) > 1 && strings.HasPrefix(strings.TrimSpace(text), "{") {
 			return cfg, nil, errors.New("--profiler-config: a JSON object holds all settings; it cannot be combined with others")
 		}
 	}
-	cfg, err = profiler.Parse(strings.Join(settings, ","))
+	base, fallback := profiler.Default(), env.getenv(profileDirVariable)
+	if fallback != "" {
+		base = profiler.FromDir(fallback)
+	}
+	cfg, err = base.Parse(strings.Join(settings, ","))
 	if err != nil {
 		return cfg, nil, named("--profiler-config", err)
 	}
 	if dir != "" {
 		cfg.Profiler, cfg.TorchProfilerDir = profiler.KindTorch, dir
+	}
+	if cfg.Profiler != profiler.KindTorch && cfg.TorchProfilerDir == fallback {
+		cfg.TorchProfilerDir = "" // the flags want another profiler, or none
 	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, nil, named("--profiler-config", err)

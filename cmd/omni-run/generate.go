@@ -22,8 +22,8 @@ func generateAction(env *environment) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
-		if profiler := options.pipeline.Profiler; profiler.Enabled() {
-			if err := makeWritable("--profile-dir", profiler.TorchProfilerDir); err != nil {
+		if dir := options.pipeline.Profiler.TorchProfilerDir; dir != "" {
+			if err := makeWritable("--profile-dir", dir); err != nil {
 				return err
 			}
 		}

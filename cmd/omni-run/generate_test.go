@@ -107,6 +107,33 @@ func TestFlagsReachThePipeline(t *testing.T) {
 	}, omni.requests)
 }
 
+func TestProfileDirFromTheEnvironment(t *testing.T) {
+	fallback, dir := t.TempDir(), t.TempDir()
+	limited := profiler.FromDir(fallback)
+	limited.Activities, limited.MaxEvents = []string{"CPU"}, 9
+	cuda := profiler.Default()
+	cuda.Profiler = profiler.KindCUDA
+	for name, tt := range map[string]struct {
+		args []string
+		want profiler.Config
+	}{
+		"no flag":             {nil, profiler.FromDir(fallback)},
+		"settings":            {[]string{"--profiler-config.activities=CPU", "--profiler-config", "max_events=9"}, limited},
+		"a flag comes first":  {[]string{"--profile-dir", dir}, profiler.FromDir(dir)},
+		"off":                 {[]string{"--profiler-config", "profiler=none"}, profiler.Default()},
+		"another profiler":    {[]string{"--profiler-config", "profiler=cuda"}, cuda},
+		"a directory as JSON": {[]string{"--profiler-config", `{"torch_profiler_dir":"` + dir + `"}`}, profiler.FromDir(dir)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			omni := &fakeOmni{variables: map[string]string{"VLLM_TORCH_PROFILER_DIR": fallback}}
+			args := append([]string{"--model", "m", "--prompt", "a", "--output-dir", t.TempDir()}, tt.args...)
+			got := runCommand(t, omni, "", args...)
+			require.Zero(t, got.code, got.stderr)
+			require.Equal(t, tt.want, omni.config.Profiler)
+		})
+	}
+}
+
 func TestSomeRequestsFail(t *testing.T) {
 	dir := t.TempDir()
 	omni := &fakeOmni{requestError: map[string]error{

@@ -36,6 +36,7 @@ Environment:
   HF_HOME       where hub ids are looked for (HF_HUB_CACHE and XDG_CACHE_HOME count too)
   OMNI_WORKER   the worker program; default: omni-worker beside omni-run, then on the PATH
   OMNI_LOG      how much is logged: debug, info, warn (default) or error
+  VLLM_TORCH_PROFILER_DIR  what --profile-dir is if no flag says so
 
 Exit codes: 0 all requests done, 1 some failed, 2 wrong command line, 130 interrupted.
 `

@@ -56,7 +56,7 @@ func runCommandIn(ctx context.Context, omni *fakeOmni, stdin string, args ...str
 	var stdout, stderr bytes.Buffer
 	env := &environment{
 		stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr,
-		getenv: func(string) string { return "" },
+		getenv: func(name string) string { return omni.variables[name] },
 		open: func(_ context.Context, config pipeline.Config) (engine, error) {
 			omni.config = config
 			if omni.openError != nil {
@@ -81,6 +81,7 @@ type fakeOmni struct {
 	stopError    error
 	onGenerate   func(pipeline.Request)
 	devices      gpu.Machine
+	variables    map[string]string // the environment
 
 	config pipeline.Config
 
