@@ -34,6 +34,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"ring_slo_ms":                         0.0,
 		"detail":                              "ops",
 		"profile_prefix":                      "",
+		"merge":                               true,
 		"recorder":                            "kineto",
 	}
 	if got := Default().ToMap(); !reflect.DeepEqual(got, want) {

@@ -42,6 +42,7 @@ var fields = []field{
 	{"ring_slo_ms", func(c *Config) any { return &c.RingSLOMS }},
 	{"detail", func(c *Config) any { return &c.Detail }},
 	{"profile_prefix", func(c *Config) any { return &c.ProfilePrefix }},
+	{"merge", func(c *Config) any { return &c.Merge }},
 	{"recorder", func(c *Config) any { return &c.Recorder }},
 }
 

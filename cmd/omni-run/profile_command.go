@@ -10,6 +10,7 @@ import (
 
 	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/ledger"
+	"github.com/omni-run/omni/profiler/picture"
 )
 
 // profileCommand groups the commands that read what profile sessions have left.
@@ -123,24 +124,20 @@ func setFlag(c *cli.Context, word string, rest []string) ([]string, error) {
 }
 
 // openSession finds a session and reads its ledger, if it has one.
-func openSession(c *cli.Context, stderr io.Writer, dir string) (*archive.Session, []ledger.Request, error) {
+func openSession(c *cli.Context, stderr io.Writer, dir string) (*archive.Session, ledger.Session, []ledger.Request, error) {
 	session, err := archive.Find(dir, c.String("session"))
 	if err != nil {
-		return nil, nil, err
+		return nil, ledger.Session{}, nil, err
 	}
-	for _, path := range session.Unfinished {
-		fmt.Fprintf(stderr, "left out: %s was never completed\n", path)
+	about, requests, err := picture.Ledger(session)
+	if err != nil {
+		return nil, ledger.Session{}, nil, err
 	}
 	if session.Ledger == "" {
 		fmt.Fprintf(stderr, "session %s has no ledger: nothing is known of its requests\n", session.ID())
-		return session, nil, nil
-	}
-	about, requests, err := ledger.Read(session.Ledger)
-	if err != nil {
-		return nil, nil, err
 	}
 	if about.Running > 0 || about.Dropped > 0 {
 		fmt.Fprintf(stderr, "the ledger lacks %d requests that had not ended and %d for which there was no room\n", about.Running, about.Dropped)
 	}
-	return session, requests, nil
+	return session, about, requests, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/omni-run/omni/profiler/analysis"
 	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/ledger"
 	"github.com/omni-run/omni/profiler/render"
 )
 
@@ -63,7 +64,7 @@ func diffProfiles(c *cli.Context, env *environment, args []string) error {
 		if err != nil {
 			return err
 		}
-		session, err := analysis.ReadSession(c.Context, found, nil)
+		session, err := analysis.ReadSession(c.Context, found, ledger.Session{}, nil)
 		if err != nil {
 			return err
 		}

@@ -3,12 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/picture"
 	"github.com/omni-run/omni/profiler/render"
 )
 
@@ -19,7 +18,7 @@ func profileFlameCommand(env *environment) *cli.Command {
 		Usage:     "draw what called what, and how long it took",
 		UsageText: "omni-run profile flame DIR [-o FILE] [--stage N] [--session NAME] [--folded|--json|--csv]",
 		Description: `Writes a page with a flame graph that opens in any browser and needs nothing else. Its name goes to standard output;
-without -o it is DIR/report/SESSION.flame.html. The other forms go to standard output: folded stacks (names from the
+without -o it is DIR/SESSION/flame.html. The other forms go to standard output: folded stacks (names from the
 outermost to the innermost, self time in microseconds) for flame graph tools, or the call tree as JSON or CSV.
 
 Examples:
@@ -56,36 +55,12 @@ func flameProfile(c *cli.Context, env *environment, dir string) error {
 			if err != nil {
 				return err
 			}
-			path = found.Path("report", ".flame.html")
+			path = found.Path(archive.FlameName)
 		}
-		if err := writeReport(path, func(w io.Writer) error { return render.FlameHTML(w, root) }); err != nil {
+		if err := picture.Write(path, func(w io.Writer) error { return render.FlameHTML(w, root) }); err != nil {
 			return err
 		}
 		fmt.Fprintln(env.stdout, path)
 		return nil
 	})
-}
-
-// writeReport writes a file whole or not at all, and the folder it is in.
-func writeReport(path string, write func(io.Writer) error) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	file, err := os.Create(path + ".tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(path + ".tmp") // err says why
-		}
-	}()
-	if err := write(file); err != nil {
-		_ = file.Close() // likewise
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
 }

@@ -7,7 +7,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/omni-run/omni/profiler/merge"
+	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/picture"
 )
 
 // profileMergeCommand makes one trace of a session's traces.
@@ -18,7 +19,8 @@ func profileMergeCommand(env *environment) *cli.Command {
 		UsageText: "omni-run profile merge DIR [-o FILE] [--session NAME] [--json]",
 		Description: `The merged trace has a process per worker on one clock, a track of requests divided by what they waited for, and arrows
 from stage to stage. It needs little memory however long the traces are. Its name goes to standard output; without -o
-it is DIR/merged/SESSION.json.gz, away from the traces, so that analysers of DIR do not take it for another worker.
+it is DIR/SESSION/merged.trace.json.gz, away from the traces, so that analysers of DIR do not take it for another worker. A session leaves it by
+itself unless "merge" is off.
 
 Examples:
   omni-run profile merge ./profiles
@@ -35,19 +37,15 @@ Examples:
 }
 
 func mergeProfile(c *cli.Context, env *environment, dir string) error {
-	session, requests, err := openSession(c, env.stderr, dir)
+	session, about, requests, err := openSession(c, env.stderr, dir)
 	if err != nil {
 		return err
 	}
 	path := c.String("output")
 	if path == "" {
-		path = session.Path("merged", ".json.gz")
+		path = session.Path(archive.MergedName)
 	}
-	in := merge.Input{Requests: requests, Session: session.Name}
-	for _, t := range session.Traces {
-		in.Traces = append(in.Traces, t.Path)
-	}
-	result, err := merge.Merge(c.Context, in, path)
+	result, err := picture.Merge(c.Context, session, about, requests, path)
 	if err != nil {
 		return err
 	}
@@ -58,6 +56,9 @@ func mergeProfile(c *cli.Context, env *environment, dir string) error {
 	}
 	for _, s := range result.Sources {
 		fmt.Fprintf(env.stderr, "  %-20s %9d events  %s\n", s.Worker, s.Events, s.Path)
+	}
+	for _, what := range result.Missing {
+		fmt.Fprintf(env.stderr, "  missing: %s\n", what)
 	}
 	written := int64(0)
 	if info, err := os.Stat(path); err == nil {

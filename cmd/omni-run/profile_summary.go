@@ -36,11 +36,18 @@ func printAs(c *cli.Context, w io.Writer, value any, csv, text func() error) err
 
 // readSession reads a session with its ledger.
 func readSession(c *cli.Context, stderr io.Writer, dir string) (*analysis.Session, error) {
-	session, requests, err := openSession(c, stderr, dir)
+	found, about, requests, err := openSession(c, stderr, dir)
 	if err != nil {
 		return nil, err
 	}
-	return analysis.ReadSession(c.Context, session, requests)
+	session, err := analysis.ReadSession(c.Context, found, about, requests)
+	if err != nil {
+		return nil, err
+	}
+	for _, what := range session.Missing {
+		fmt.Fprintf(stderr, "missing: %s\n", what)
+	}
+	return session, nil
 }
 
 // profileSummaryCommand shows what stages and requests did with their time.

@@ -154,7 +154,8 @@ func (s *Session) inSteps(p ledger.Part, opNS map[*Worker]map[string]float64) in
 	if opNS[w] == nil {
 		opNS[w] = map[string]float64{}
 	}
-	var covered int64
+	var covered, detailed int64
+	own := map[string]float64{}
 	first := sort.Search(len(w.steps), func(i int) bool { return w.steps[i].startNS+w.steps[i].ns > p.StartNS })
 	for _, step := range w.steps[first:] {
 		if step.startNS >= p.EndNS {
@@ -165,9 +166,16 @@ func (s *Session) inSteps(p ledger.Part, opNS map[*Worker]map[string]float64) in
 			continue
 		}
 		covered += overlap
-		for key, ns := range step.self {
-			opNS[w][key.name] += float64(ns) * float64(overlap) / float64(step.ns)
+		if step.self == nil {
+			continue
 		}
+		detailed += overlap
+		for key, ns := range step.self {
+			own[key.name] += float64(ns) * float64(overlap) / float64(step.ns)
+		}
+	}
+	for name, ns := range own { // the steps that keep their operators' times stand for the others
+		opNS[w][name] += ns * float64(covered) / float64(detailed)
 	}
 	return covered
 }

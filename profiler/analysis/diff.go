@@ -129,11 +129,13 @@ func compareWorkers(a, b *Worker, o DiffOptions) StageSet {
 	return set
 }
 
-// perStep is the operator's self time in every step, in milliseconds.
+// perStep is the operator's self time in every step that keeps it, in milliseconds.
 func (w *Worker) perStep(key nodeKey) []float64 {
-	list := make([]float64, len(w.steps))
-	for i, s := range w.steps {
-		list[i] = ms(s.self[key])
+	list := make([]float64, 0, min(len(w.steps), maxDetailed))
+	for _, s := range w.steps {
+		if s.self != nil {
+			list = append(list, ms(s.self[key]))
+		}
 	}
 	return list
 }

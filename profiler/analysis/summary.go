@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -19,20 +18,33 @@ type Session struct {
 	ID       string
 	Workers  []*Worker // by stage and rank
 	Requests []ledger.Request
+	// About is what the ledger says of the session; empty without a ledger.
+	About ledger.Session
+	// Missing says what the session lacks: workers without a trace, traces that cannot be read.
+	Missing []string
 }
 
-// ReadSession reads the traces of a session.
-func ReadSession(ctx context.Context, s *archive.Session, requests []ledger.Request) (*Session, error) {
-	session := &Session{ID: s.ID(), Requests: requests}
+// ReadSession reads the traces of a session, with what its ledger says. A trace that cannot be read is missing.
+func ReadSession(ctx context.Context, s *archive.Session, about ledger.Session, requests []ledger.Request) (*Session, error) {
+	session := &Session{ID: s.ID(), Requests: requests, About: about, Missing: s.Missing(about.Workers)}
+	var broken error
 	for _, t := range s.Traces {
 		w, err := ReadWorker(ctx, t.Path)
-		if err != nil {
-			return nil, fmt.Errorf("read session %s: %w", s.ID(), err)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if err != nil { // what is wrong with one trace says nothing of the others
+			broken = errors.Join(broken, err)
+			session.Missing = append(session.Missing, err.Error())
+			continue
+		}
+		if known := session.known(w); known != nil {
+			w.shift(known.Correction())
 		}
 		session.Workers = append(session.Workers, w)
 	}
 	if len(session.Workers) == 0 {
-		return nil, errors.New("read session: there are no traces")
+		return nil, cmp.Or(broken, errors.New("read session: there are no traces"))
 	}
 	slices.SortStableFunc(session.Workers, func(a, b *Worker) int {
 		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Rank, b.Rank), strings.Compare(a.Worker, b.Worker))
@@ -40,11 +52,25 @@ func ReadSession(ctx context.Context, s *archive.Session, requests []ledger.Requ
 	return session, nil
 }
 
+// known is what the ledger says of a worker, nil if nothing.
+func (s *Session) known(w *Worker) *ledger.Worker {
+	i := slices.IndexFunc(s.About.Workers, func(l ledger.Worker) bool { return l.Worker == w.Worker })
+	if i < 0 {
+		return nil
+	}
+	return &s.About.Workers[i]
+}
+
 // Summary says what a session's stages did and what its requests waited for.
 type Summary struct {
 	Session  string           `json:"session"`
 	Stages   []StageSummary   `json:"stages"`
 	Requests []RequestSummary `json:"requests"`
+	// Missing says which workers have no trace, and why.
+	Missing []string `json:"missing"`
+	// Running and Unbooked count the requests that had not ended with the session, and those for which there was no room.
+	Running  int   `json:"running"`
+	Unbooked int64 `json:"unbooked"`
 }
 
 // StageSummary is one worker's use of its time.
@@ -66,6 +92,11 @@ type StageSummary struct {
 	Tokens   int64 `json:"tokens"`
 	BytesOut int64 `json:"bytes_out"`
 	Events   int64 `json:"events"`
+	// Dropped counts what the trace lacks, OverheadPercent is the share of the time that recording took, and Ended says why
+	// the recording ended; as the worker has said it.
+	Dropped         int64   `json:"dropped"`
+	OverheadPercent float64 `json:"overhead_pct"`
+	Ended           string  `json:"ended,omitempty"`
 	// Disordered counts events whose surroundings have inexact times.
 	Disordered int64 `json:"disordered"`
 	// Top are the operators with the longest self time.
@@ -78,6 +109,7 @@ type RequestSummary struct {
 	ArrivedNS int64         `json:"arrived_ns"`
 	E2EMS     float64       `json:"e2e_ms"`
 	Error     string        `json:"error,omitempty"`
+	Slow      bool          `json:"slow,omitempty"`
 	Stages    []RequestPart `json:"stages"`
 }
 
@@ -96,7 +128,10 @@ type RequestPart struct {
 
 // Summarise sums up a session, with the top operators of each stage.
 func (s *Session) Summarise(top int) *Summary {
-	sum := &Summary{Session: s.ID, Stages: []StageSummary{}, Requests: []RequestSummary{}}
+	sum := &Summary{
+		Session: s.ID, Stages: []StageSummary{}, Requests: []RequestSummary{}, Missing: s.Missing,
+		Running: s.About.Running, Unbooked: s.About.Dropped,
+	}
 	for _, w := range s.Workers {
 		sum.Stages = append(sum.Stages, s.stage(w, top))
 	}
@@ -111,6 +146,9 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 	sum := StageSummary{
 		Stage: w.Stage, Worker: w.Worker, WindowMS: ms(window), BusyMS: ms(w.BusyNS), Steps: len(w.StepNS),
 		Events: w.Events, Disordered: w.Disordered, Top: []*Op{},
+	}
+	if known := s.known(w); known != nil {
+		sum.Dropped, sum.OverheadPercent, sum.Ended = known.DroppedTotal(), known.OverheadPercent, known.Ended
 	}
 	var present [][2]int64
 	for i := range s.Requests {
@@ -143,7 +181,7 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 }
 
 func summariseRequest(r *ledger.Request) RequestSummary {
-	sum := RequestSummary{ID: r.ID, ArrivedNS: r.ArrivedNS, E2EMS: ms(r.DoneNS - r.ArrivedNS), Error: r.Error, Stages: []RequestPart{}}
+	sum := RequestSummary{ID: r.ID, ArrivedNS: r.ArrivedNS, E2EMS: ms(r.DoneNS - r.ArrivedNS), Error: r.Error, Slow: r.Slow, Stages: []RequestPart{}}
 	for i := range r.Stages {
 		p := &r.Stages[i]
 		sum.Stages = append(sum.Stages, RequestPart{

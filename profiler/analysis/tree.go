@@ -221,10 +221,16 @@ func (t *track) flush(n int) {
 // sink is where the tracks of one worker put what concerns the worker.
 type sink struct {
 	steps      []*stepTimes
+	stride     int // every which step has the times of its operators; 0 before the first
 	disordered int64
 }
 
-// stepTimes is one step: its start, from the trace's base while that is being read and in Unix time later, its length, and how long each operator took in it by itself.
+// maxDetailed is how many steps keep the times of their operators. In a trace with more of them it is every second, fourth,
+// ... step: memory does not grow with the trace, and a sample of steps says as much about them.
+const maxDetailed = 4096
+
+// stepTimes is one step: its start, from the trace's base while that is being read and in Unix time later, its length, and
+// how long each operator took in it by itself; nil if the step is not among those that keep that.
 type stepTimes struct {
 	startNS int64
 	ns      int64
@@ -233,14 +239,26 @@ type stepTimes struct {
 
 // step begins a step.
 func (s *sink) step(startNS, ns int64) *stepTimes {
-	t := &stepTimes{startNS: startNS, ns: ns, self: map[nodeKey]int64{}}
+	s.stride = max(1, s.stride)
+	if len(s.steps) == s.stride*maxDetailed {
+		s.stride *= 2
+		for i, t := range s.steps {
+			if i%s.stride != 0 {
+				t.self = nil
+			}
+		}
+	}
+	t := &stepTimes{startNS: startNS, ns: ns}
+	if len(s.steps)%s.stride == 0 {
+		t.self = map[nodeKey]int64{}
+	}
 	s.steps = append(s.steps, t)
 	return t
 }
 
-// add adds time to an operator; a nil t takes no notice.
+// add adds time to an operator; a nil t, and one that does not keep it, take no notice.
 func (t *stepTimes) add(key nodeKey, ns int64) {
-	if t != nil {
+	if t != nil && t.self != nil {
 		t.self[key] += ns
 	}
 }

@@ -48,6 +48,15 @@ type Op struct {
 	SelfNS  int64 `json:"self_ns"`
 }
 
+// shift moves the worker's times.
+func (w *Worker) shift(ns int64) {
+	w.StartNS += ns
+	w.EndNS += ns
+	for _, s := range w.steps {
+		s.startNS += ns
+	}
+}
+
 // Annotation reports whether the name was set by a program around what it does, rather than by an operator.
 func (o *Op) Annotation() bool { return strings.HasSuffix(o.Category, "user_annotation") }
 

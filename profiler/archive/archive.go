@@ -40,9 +40,47 @@ type Trace struct {
 // ID names the session uniquely within its directory.
 func (s *Session) ID() string { return fmt.Sprintf("%s.%d", s.Name, s.StampNS) }
 
-// Path is where a file about the session goes: in a subfolder, away from the traces.
-func (s *Session) Path(folder, suffix string) string {
-	return filepath.Join(s.Dir, folder, s.ID()+suffix)
+// Names of the files that are made of a session's traces; see [Session.Path].
+const (
+	MergedName    = "merged.trace.json.gz"
+	ReportName    = "report.html"
+	FlameName     = "flame.html"
+	TelemetryName = "gpu.jsonl"
+)
+
+// Folder is where the files about a session go that are no traces of a worker: analysers take every .json and .gz beside
+// the traces for one.
+func Folder(dir, id string) string { return filepath.Join(dir, id) }
+
+// Path is where the file of a name goes: into the folder of the session.
+func (s *Session) Path(name string) string { return filepath.Join(Folder(s.Dir, s.ID()), name) }
+
+// Missing says which workers of the session have no complete trace, and why; workers are those that the ledger names.
+func (s *Session) Missing(workers []ledger.Worker) []string {
+	missing := []string{}
+	for _, w := range workers {
+		if slices.ContainsFunc(s.Traces, func(t Trace) bool { return t.is(w.Worker) }) {
+			continue
+		}
+		why := w.Error
+		switch {
+		case why != "":
+		case w.State == "done" && w.Steps == 0:
+			why = "it recorded no step"
+		default:
+			why = "it left no trace"
+		}
+		missing = append(missing, w.Worker+": "+why)
+	}
+	for _, path := range s.Unfinished {
+		missing = append(missing, filepath.Base(path)+": it was never completed (omni-run profile repair)")
+	}
+	return missing
+}
+
+// is reports whether the trace is that of a worker; a prefix may stand before its name.
+func (t Trace) is(worker string) bool {
+	return t.Worker == worker || strings.HasSuffix(t.Worker, "_"+worker)
 }
 
 // traceName matches {worker}_{session}.{stamp}.pt.trace.json[.gz][.tmp].

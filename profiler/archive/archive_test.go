@@ -54,5 +54,5 @@ func TestFind(t *testing.T) {
 	require.ErrorContains(t, err, "s3.400, s2.300, s1.200, s1.100")
 	s, err := Find(dir, "")
 	require.NoError(t, err)
-	require.Equal(t, filepath.Join(dir, "merged", "s2.300.json.gz"), s.Path("merged", ".json.gz"))
+	require.Equal(t, filepath.Join(dir, "s2.300", "report.html"), s.Path(ReportName))
 }

@@ -31,6 +31,8 @@ type Session struct {
 	Running int `json:"running"`
 	// Dropped counts the requests for which there was no room.
 	Dropped int64 `json:"dropped"`
+	// Workers has every worker of the session, those included that left no trace.
+	Workers []Worker `json:"workers,omitempty"`
 }
 
 // Request is one run of a request through the stages.
@@ -46,6 +48,8 @@ type Request struct {
 	Stages []Stage `json:"stages"`
 	// Error says why the run failed; its times may be incomplete.
 	Error string `json:"error,omitempty"`
+	// Slow says that this is the request that was waited for: it took longer than ring_slo_ms.
+	Slow bool `json:"slow,omitempty"`
 }
 
 // Stage is a request in one stage. A time is 0 if it never came to that.
@@ -121,7 +125,7 @@ func Write(path string, session Session, requests []Request) (err error) {
 	return os.Rename(path+".tmp", path)
 }
 
-// Read reads a ledger.
+// Read reads a ledger. The times of its requests are aligned: they are those of the pipeline's clock.
 func Read(path string) (Session, []Request, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -141,6 +145,7 @@ func Read(path string) (Session, []Request, error) {
 		var r Request
 		err := lines.Decode(&r)
 		if errors.Is(err, io.EOF) {
+			align(requests, session.Workers)
 			return session, requests, nil
 		}
 		if err != nil {

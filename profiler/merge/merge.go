@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -37,6 +38,10 @@ type Input struct {
 	Requests []ledger.Request
 	// Session is named in the merged trace.
 	Session string
+	// Workers are those of the session. Their clocks' offsets are taken out of the traces' times.
+	Workers []ledger.Worker
+	// Missing says what the merged trace lacks, in its header and in a process of its own.
+	Missing []string
 }
 
 // Result says what the merged trace holds.
@@ -47,6 +52,8 @@ type Result struct {
 	Events   int64 `json:"events"`
 	Requests int   `json:"requests"`
 	Arrows   int   `json:"arrows"`
+	// Missing are the inputs' and the traces that could not be read.
+	Missing []string `json:"missing"`
 }
 
 // Source is one trace that was merged.
@@ -56,6 +63,9 @@ type Source struct {
 	Stage  int    `json:"stage"`
 	Rank   int    `json:"rank"`
 	Events int64  `json:"events"`
+	// ShiftNS was added to the trace's times to bring its worker's clock in line, which is exact to ClockErrorNS.
+	ShiftNS      int64 `json:"shift_ns"`
+	ClockErrorNS int64 `json:"clock_error_ns"`
 }
 
 // merger is one run of Merge.
@@ -63,13 +73,14 @@ type merger struct {
 	out     *trace.Writer
 	sources []*source
 	baseNS  int64 // of the merged trace, Unix nanoseconds
+	firstNS int64 // of its first event, likewise
 	nextID  int64 // the first flow id that no source uses
 	result  Result
 }
 
 // Merge writes the merged trace to path, compressed if that ends in .gz.
 func Merge(ctx context.Context, in Input, path string) (*Result, error) {
-	m := &merger{result: Result{Path: path, Sources: []Source{}}}
+	m := &merger{result: Result{Path: path, Sources: []Source{}, Missing: append([]string{}, in.Missing...)}}
 	if len(in.Traces) == 0 {
 		return nil, errors.New("merge: there are no traces")
 	}
@@ -95,6 +106,9 @@ func (m *merger) write(ctx context.Context, in Input) error {
 	if err := m.header(in.Session); err != nil {
 		return err
 	}
+	if err := m.missing(); err != nil {
+		return err
+	}
 	for _, s := range m.sources {
 		if err := m.nameProcesses(s); err != nil {
 			return err
@@ -110,7 +124,14 @@ func (m *merger) write(ctx context.Context, in Input) error {
 
 // header writes what stands before the events. The blank in "rank": 0 is what HTA looks for.
 func (m *merger) header(session string) error {
-	about, err := json.Marshal(map[string]any{"session": session, "worker": "merged", "stage": 0, "merged": len(m.sources)})
+	sources := make([]Source, len(m.sources))
+	for i, s := range m.sources {
+		sources[i] = s.Source
+		sources[i].Path = filepath.Base(s.Path) // the folder may be moved
+	}
+	about, err := json.Marshal(map[string]any{
+		"session": session, "worker": "merged", "stage": 0, "merged": len(m.sources), "sources": sources, "missing": m.result.Missing,
+	})
 	if err != nil {
 		return err
 	}
@@ -123,6 +144,31 @@ func (m *merger) header(session string) error {
 		{"baseTimeNanoseconds", strconv.FormatInt(m.baseNS, 10)},
 	} {
 		if err := m.out.Member(member.name, jsontext.Value(member.value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing puts a process in front of all others that says what is not there. It has a slice as long as nothing, since
+// viewers hide processes without any.
+func (m *merger) missing() error {
+	if len(m.result.Missing) == 0 {
+		return nil
+	}
+	if err := m.name(missingPID, "Missing", fmt.Sprintf("%d", len(m.result.Missing)), -1); err != nil {
+		return err
+	}
+	for i, what := range m.result.Missing {
+		tid := missingPID + 1 + int64(i)
+		if err := m.metadata("thread_name", missingPID, tid, "name", trace.AppendText(nil, what)); err != nil {
+			return err
+		}
+		e := trace.Event{
+			Phase: trace.Instant, Category: "missing", Name: what, Process: trace.Number(missingPID), Thread: trace.Number(tid),
+			Time: m.firstNS - m.baseNS, Scope: "t",
+		}
+		if err := m.out.Write(&e); err != nil {
 			return err
 		}
 	}

@@ -236,7 +236,7 @@ func TestMergeFaults(t *testing.T) {
 	out := filepath.Join(dir, "out", "merged.json")
 	_, err = Merge(t.Context(), Input{}, out)
 	require.ErrorContains(t, err, "there are no traces")
-	_, err = Merge(t.Context(), Input{Traces: []string{good, bad}}, out)
+	_, err = Merge(t.Context(), Input{Traces: []string{bad}}, out)
 	require.ErrorContains(t, err, "bad.json: the file ends after")
 	_, err = Merge(t.Context(), Input{Traces: []string{good}, Requests: []ledger.Request{{ID: "x", ArrivedNS: 5, DoneNS: 1}}}, out)
 	require.ErrorContains(t, err, `request "x" ends 4 ns before it begins`)
@@ -247,6 +247,58 @@ func TestMergeFaults(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(dir, "out", "*"))
 	require.NoError(t, err)
 	require.Empty(t, files, "a merge that failed leaves nothing")
+}
+
+// What is missing is said in the header and in a process of its own; a trace that cannot be read is missing too.
+func TestMissingWorkersAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.json"), filepath.Join(dir, "bad.json")
+	write(t, good, 0, worker(500, 1000))
+	require.NoError(t, os.WriteFile(bad, []byte(`{"traceEvents": [`), 0o600))
+	out := filepath.Join(dir, "merged.json")
+	result, err := Merge(t.Context(), Input{Traces: []string{good, bad}, Missing: []string{"stage-2: it \"died\""}}, out)
+	require.NoError(t, err)
+	require.Len(t, result.Missing, 2)
+	require.Contains(t, result.Missing[1], "bad.json: the file ends after 0 events")
+	header, events := readAll(t, out)
+	require.Contains(t, string(header["omni"]), `"missing":["stage-2: it \"died\"",`)
+	var said []string
+	for _, e := range events {
+		if e.Category == "missing" {
+			said = append(said, e.Name)
+		}
+	}
+	require.Equal(t, result.Missing, said)
+}
+
+// A worker whose clock is ahead has its times moved back; what may be an error of the measurement moves nothing.
+func TestClocksAreAligned(t *testing.T) {
+	dir := t.TempDir()
+	var traces []string
+	for stage := range 2 {
+		path := filepath.Join(dir, fmt.Sprintf("stage-%d_s1.1.pt.trace.json", stage))
+		write(t, path, stage, worker(500, 2_000_000))
+		traces = append(traces, path)
+	}
+	out := filepath.Join(dir, "merged.json")
+	result, err := Merge(t.Context(), Input{Traces: traces, Workers: []ledger.Worker{
+		{Worker: "stage-0", Clock: ledger.Clock{OffsetNS: 900, ErrorNS: 1000}},
+		{Worker: "stage-1", Stage: 1, Rank: 1, Clock: ledger.Clock{OffsetNS: 1_000_250, ErrorNS: 1000}},
+	}}, out)
+	require.NoError(t, err)
+	require.Zero(t, result.Sources[0].ShiftNS)
+	require.EqualValues(t, -1_000_250, result.Sources[1].ShiftNS)
+	require.EqualValues(t, 1000, result.Sources[1].ClockErrorNS)
+	header, events := readAll(t, out)
+	start, err := header.Base()
+	require.NoError(t, err)
+	var steps []int64
+	for _, e := range events {
+		if e.Name == "ProfilerStep#0" {
+			steps = append(steps, start+e.Time-base)
+		}
+	}
+	require.Equal(t, []int64{2_000_000, 1000 + 2_000_000 - 1_000_250}, steps)
 }
 
 // A million events take no more memory than a thousand.

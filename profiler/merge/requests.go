@@ -14,6 +14,9 @@ import (
 // requestsPID is the process of the requests, before all workers.
 const requestsPID = pidStride
 
+// missingPID is the process that says what is missing.
+const missingPID = pidStride / 2
+
 // category of everything that comes from the ledger.
 const category = "request"
 
@@ -86,10 +89,14 @@ func (m *merger) request(all *track, stages map[int]*track, r *ledger.Request) e
 	}
 	args := trace.AppendText([]byte(`{"request": `), r.ID)
 	args = fmt.Appendf(args, `, "prompt tokens": %d`, r.PromptTokens)
+	name := r.ID
 	if r.Error != "" {
 		args = trace.AppendText(append(args, `, "error": `...), r.Error)
 	}
-	if _, err := m.slice(all, r.ID, r.ArrivedNS, r.DoneNS, append(args, '}'), r.CriticalPath(), true); err != nil {
+	if r.Slow {
+		name, args = "slow: "+name, append(args, `, "slow": true`...)
+	}
+	if _, err := m.slice(all, name, r.ArrivedNS, r.DoneNS, append(args, '}'), r.CriticalPath(), true); err != nil {
 		return err
 	}
 	tids := map[int]int64{}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/omni-run/omni/profiler/ledger"
 	"github.com/omni-run/omni/profiler/trace"
 )
 
@@ -57,12 +58,22 @@ type process struct {
 
 // survey reads all sources once, puts them in order and shares out ids and the time.
 func (m *merger) survey(ctx context.Context, in Input) error {
+	var broken error
 	for _, path := range in.Traces {
 		s, err := surveyOne(ctx, path)
-		if err != nil {
+		if ctx.Err() != nil {
 			return err
 		}
+		if err != nil { // what is wrong with one trace says nothing of the others
+			broken = errors.Join(broken, err)
+			m.result.Missing = append(m.result.Missing, err.Error())
+			continue
+		}
+		s.align(in.Workers)
 		m.sources = append(m.sources, s)
+	}
+	if len(m.sources) == 0 {
+		return broken
 	}
 	slices.SortStableFunc(m.sources, func(a, b *source) int {
 		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Rank, b.Rank), strings.Compare(a.Worker, b.Worker))
@@ -77,7 +88,7 @@ func (m *merger) survey(ctx context.Context, in Input) error {
 		}
 	}
 	const second = 1_000_000_000
-	m.baseNS = first / second * second
+	m.firstNS, m.baseNS = first, first/second*second
 	m.nextID = 1
 	next := int64(1) // number 1 is the process of the requests
 	for i, s := range m.sources {
@@ -93,6 +104,16 @@ func (m *merger) survey(ctx context.Context, in Input) error {
 		}
 	}
 	return nil
+}
+
+// align takes the offset of the worker's clock out of the trace's times.
+func (s *source) align(workers []ledger.Worker) {
+	i := slices.IndexFunc(workers, func(w ledger.Worker) bool { return w.Worker == s.Worker })
+	if i < 0 {
+		return
+	}
+	s.ShiftNS, s.ClockErrorNS = workers[i].Correction(), workers[i].ErrorNS
+	s.baseNS += s.ShiftNS
 }
 
 // surveyOne reads a trace for its times, processes and ids.

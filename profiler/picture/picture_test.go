@@ -1,0 +1,128 @@
+package picture_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/ledger"
+	"github.com/omni-run/omni/profiler/picture"
+	"github.com/omni-run/omni/profiler/trace"
+)
+
+const stamp = 1795311375000000000
+
+// writeTrace writes the trace of a worker that made steps of two operators each.
+func writeTrace(t testing.TB, dir string, stage, steps int) {
+	t.Helper()
+	worker := fmt.Sprintf("stage-%d", stage)
+	w, err := trace.Create(profiler.TracePath(dir, worker, "s1", stamp, true))
+	require.NoError(t, err)
+	for _, member := range [][2]string{
+		{"distributedInfo", fmt.Sprintf(`{"rank": %d}`, stage)},
+		{"omni", fmt.Sprintf(`{"session": "s1", "worker": %q, "stage": %d}`, worker, stage)},
+		{"baseTimeNanoseconds", fmt.Sprint(int64(stamp))},
+	} {
+		require.NoError(t, w.Member(member[0], jsontext.Value(member[1])))
+	}
+	pid := trace.Number(int64(500 + stage))
+	add := func(category, name string, start, duration int64) {
+		require.NoError(t, w.Write(&trace.Event{
+			Phase: trace.Complete, Category: category, Name: name, Process: pid, Thread: pid, Time: start, Duration: duration,
+		}))
+	}
+	for i := range int64(steps) {
+		at := i * 10_000
+		add("user_annotation", fmt.Sprintf("ProfilerStep#%d", i), at, 9_000)
+		add("cpu_op", "aten::mm", at+1000, 5_000)
+		add("cpu_op", fmt.Sprintf("aten::op%d", i%40), at+6000, 1_000)
+	}
+	require.NoError(t, w.Commit())
+}
+
+func writeLedger(t testing.TB, dir string, workers ...ledger.Worker) {
+	t.Helper()
+	request := ledger.Request{ID: "only", ArrivedNS: stamp, EnteredNS: stamp, DoneNS: stamp + 100_000, Stages: []ledger.Stage{{
+		Name: "thinker", DispatchedNS: stamp + 1000, ReceivedNS: stamp + 2000, FirstInputNS: stamp + 2000, LastInputNS: stamp + 2000,
+		FirstComputeNS: stamp + 3000, LastComputeNS: stamp + 90_000, FirstOutputNS: stamp + 9000, LastOutputNS: stamp + 90_000, DoneNS: stamp + 95_000,
+	}}}
+	session := ledger.Session{Session: "s1", StampNS: stamp, Workers: workers}
+	require.NoError(t, ledger.Write(ledger.Path(dir, "s1", stamp), session, []ledger.Request{request}))
+}
+
+// A session gets a merged trace and a page, which say which workers are missing; nothing of that lies beside the traces.
+func TestMake(t *testing.T) {
+	dir := t.TempDir()
+	writeTrace(t, dir, 0, 10)
+	broken := profiler.TracePath(dir, "stage-2", "s1", stamp, false)
+	require.NoError(t, os.WriteFile(broken, []byte(`{"traceEvents": [`), 0o600))
+	writeLedger(t, dir,
+		ledger.Worker{Worker: "stage-0", State: "done", Steps: 10}, ledger.Worker{Worker: "stage-1", Stage: 1, Rank: 1, State: "failed", Error: "it was killed"},
+		ledger.Worker{Worker: "stage-2", Stage: 2, Rank: 2, State: "done", Steps: 1})
+	before, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	id := fmt.Sprintf("s1.%d", int64(stamp))
+	result, err := picture.Make(t.Context(), dir, id)
+	require.NoError(t, err)
+	require.Len(t, result.Missing, 2)
+	require.Equal(t, "stage-1: it was killed", result.Missing[0])
+	require.Contains(t, result.Missing[1], "the file ends after 0 events")
+	require.Equal(t, []string{picture.KindMerged, picture.KindReport}, []string{result.Files[0].Kind, result.Files[1].Kind})
+	for _, file := range result.Files {
+		require.Equal(t, filepath.Join(dir, id), filepath.Dir(file.Path))
+		info, err := os.Stat(file.Path)
+		require.NoError(t, err)
+		require.Equal(t, info.Size(), file.Bytes)
+	}
+	page, err := os.ReadFile(result.Files[1].Path)
+	require.NoError(t, err)
+	require.Contains(t, string(page), "stage-1: it was killed")
+	after, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, after, len(before)+1, "only the session's folder is new")
+}
+
+func TestMakeFaults(t *testing.T) {
+	dir := t.TempDir()
+	_, err := picture.Make(t.Context(), dir, "s1.5")
+	require.ErrorContains(t, err, "no such profile session")
+	broken := profiler.TracePath(dir, "stage-2", "s1", stamp, false)
+	require.NoError(t, os.WriteFile(broken, []byte(`{"traceEvents": [`), 0o600))
+	result, err := picture.Make(t.Context(), dir, fmt.Sprintf("s1.%d", int64(stamp)))
+	require.ErrorContains(t, err, "the file ends after 0 events")
+	require.Empty(t, result.Files)
+	writeTrace(t, dir, 0, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = picture.Make(ctx, dir, "s1")
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A session of many events and steps takes no more memory than a short one.
+func TestMakeInConstantMemory(t *testing.T) {
+	const steps = 60_000
+	dir := t.TempDir()
+	writeTrace(t, dir, 0, steps)
+	writeLedger(t, dir)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	result, err := picture.Make(t.Context(), dir, "s1")
+	require.NoError(t, err)
+	runtime.ReadMemStats(&after)
+	// Sys never shrinks: it is the highest that the heap has been.
+	require.Less(t, after.Sys-before.Sys, uint64(64<<20))
+	page, err := os.ReadFile(result.Files[1].Path)
+	require.NoError(t, err)
+	require.Contains(t, string(page), "60000")
+	require.Less(t, len(page), 2<<20)
+	require.True(t, strings.HasPrefix(string(page), "<!DOCTYPE html>"))
+}
