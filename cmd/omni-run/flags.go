@@ -41,7 +41,7 @@ func generateFlags() []cli.Flag {
 
 		&cli.Int64Flag{Name: "seed", Category: samplingGroup, Usage: "`N` make every request repeatable, with the reference's own draws for this seed"},
 		&cli.IntFlag{Name: "max-tokens", Category: samplingGroup, Usage: "`N` end the text after so many tokens; default: the model's limit"},
-		&cli.StringFlag{Name: "sampling-params", Category: samplingGroup, Usage: "`LIST` JSON with one object per stage: temperature (0 is greedy), top_p, top_k (-1 is off), max_tokens, repetition_penalty, seed, stop_token_ids"},
+		&cli.StringFlag{Name: "sampling-params", Category: samplingGroup, Usage: "`LIST` JSON with one object per stage: temperature (0 is greedy), top_p, top_k (-1 is off), max_tokens, min_tokens, repetition_penalty, seed, stop_token_ids"},
 
 		&cli.StringFlag{Name: "profile-dir", Category: profilingGroup, Usage: "`DIR` record each stage and write its trace and operator table there"},
 		&cli.StringFlag{Name: "profile-stages", Category: profilingGroup, Usage: "`LIST` record only these stages: ids such as 0,2"},
