@@ -13,4 +13,6 @@ type Engine interface {
 	Stream(ctx context.Context, req pipeline.Request) iter.Seq2[pipeline.Event, error]
 	// Stages says what runs, and how.
 	Stages() []pipeline.StageStatus
+	// Load says what every stage has to do at the moment.
+	Load(ctx context.Context) []pipeline.StageLoad
 }

@@ -57,8 +57,9 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/health", keyNone, s.health},
 		{http.MethodGet, "/version", keyAPI, s.version},
 		{http.MethodGet, "/v1/models", keyAPI, s.models},
-		{http.MethodGet, "/", keyPage, s.page},
-		{http.MethodGet, "/page/*", keyPage, s.page},
+		{http.MethodGet, "/stages", keyAPI, s.stages},
+		{http.MethodGet, "/", keyPage, echo.WrapHandler(page.Handler())},
+		{http.MethodGet, "/page/*", keyPage, echo.WrapHandler(page.Handler())},
 	}
 	if s.cfg.Profiler == nil {
 		return table
@@ -91,16 +92,6 @@ func New(cfg Config) (*Server, error) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
-
-// page serves the web page and what it is made of.
-func (s *Server) page(c echo.Context) error {
-	if name := c.Param("*"); name != "" {
-		http.ServeFileFS(c.Response(), c.Request(), page.Files, name)
-		return nil
-	}
-	http.ServeFileFS(c.Response(), c.Request(), page.Files, "index.html")
-	return nil
-}
 
 // Serve answers on a listener, which it closes, until ctx ends. Then it takes no new requests, lets those that run end for
 // as long as Limits.Drain says, cancels the rest, and returns when all are gone.

@@ -44,6 +44,15 @@ func (f *fakeEngine) Stages() []pipeline.StageStatus {
 	}
 }
 
+// Load implements api.Engine.
+func (f *fakeEngine) Load(context.Context) []pipeline.StageLoad {
+	var list []pipeline.StageLoad
+	for _, stage := range f.Stages() {
+		list = append(list, pipeline.StageLoad{StageStatus: stage, Answered: true, Sequences: 3, Queued: 1, Steps: 10, Stepped: 25, Tokens: 25})
+	}
+	return list
+}
+
 // Stream implements api.Engine.
 func (f *fakeEngine) Stream(ctx context.Context, req pipeline.Request) iter.Seq2[pipeline.Event, error] {
 	f.mu.Lock()
