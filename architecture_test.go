@@ -163,12 +163,53 @@ func TestCIsCalledInOnePlacePerLibrary(t *testing.T) {
 	}
 }
 
+// mayImportGotorch holds the one importer, and the tests that use gotorch to compute the same a second time.
+var mayImportGotorch = []string{"torch/gotorch.go", "torch/gotorch_test.go", "torch/golden/gotorch_test.go"}
+
 func TestGotorchHasOneImporter(t *testing.T) {
 	for _, file := range filesImporting(t, "github.com/wangkuiyi/gotorch") {
-		if file != "torch/gotorch.go" && file != "torch/gotorch_test.go" {
+		if !slices.Contains(mayImportGotorch, file) {
 			t.Errorf("%s imports gotorch: every error of it panics, and torch/gotorch.go is the one place that recovers", file)
 		}
 	}
+}
+
+// Every test of package torch ends with the live counters of the C library at zero: it calls checkNoLeaks, or withEngine,
+// which does.
+func TestTestsOfTorchCountHandles(t *testing.T) {
+	tests := 0
+	eachFile(t, parser.SkipObjectResolution, func(name string, file *ast.File) {
+		if file.Name.Name != "torch" || !strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		for _, declaration := range file.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if !ok || function.Recv != nil || !isTest.MatchString(function.Name.Name) || function.Name.Name == "TestMain" {
+				continue
+			}
+			tests++
+			if !calls(function, "checkNoLeaks", "withEngine") {
+				t.Errorf("%s: %s does not call checkNoLeaks", name, function.Name.Name)
+			}
+		}
+	})
+	require.Greater(t, tests, 30)
+}
+
+// isTest is the name of a test or fuzz function.
+var isTest = regexp.MustCompile(`^(Test|Fuzz)[A-Z]`)
+
+// calls reports whether a function calls one of these functions of its package.
+func calls(function *ast.FuncDecl, names ...string) (found bool) {
+	ast.Inspect(function, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if called, ok := call.Fun.(*ast.Ident); ok && slices.Contains(names, called.Name) {
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
 }
 
 // mayInit lists the files that need an init function, and why.
