@@ -54,7 +54,7 @@ type inlets struct {
 // attempt runs r once. Its stages work at the same time, each on what those before have given so far.
 func (o *Omni) attempt(ctx context.Context, r *request) (response *Response, err error) {
 	a := &attempt{omni: o, request: r}
-	defer func() { o.profile.note(a, err) }()
+	defer func() { o.note(a, err) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	open := a.plan()

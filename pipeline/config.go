@@ -21,6 +21,8 @@ type Config struct {
 	MaxConcurrency int
 	// Profiler is what StartProfile records; the zero value turns profiling off.
 	Profiler profiler.Config
+	// ProfileCeilings bound what the settings of one StartProfileWith may ask for.
+	ProfileCeilings profiler.Ceilings
 	// WorkerPath is the worker's executable; empty for omni-worker beside the running program, else on the PATH.
 	WorkerPath string
 	// WorkerEnv is added to the environment of the workers, as "NAME=value".

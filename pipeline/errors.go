@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
 )
 
 // Sentinels, for errors.Is.
@@ -21,8 +22,8 @@ var (
 	ErrUnknownStage = errors.New("no such stage")
 	// ErrProfileActive is returned by StartProfile while a session is active.
 	ErrProfileActive = errors.New("a profile session is active")
-	// ErrNoProfile is returned by StopProfile when no session is active.
-	ErrNoProfile = errors.New("no profile session is active")
+	// ErrNoProfile is returned for a session that is not known any more, or never was, and for a stage that is not in it.
+	ErrNoProfile = errors.New("no such profile session")
 )
 
 // StageError is a fault of one stage: of its worker, or of one request in it.
@@ -56,9 +57,11 @@ func CodeOf(err error) message.Code {
 	switch {
 	case errors.As(err, &stage):
 		return stage.Code
-	case errors.Is(err, ErrInvalidRequest), errors.Is(err, ErrUnknownStage):
+	case errors.Is(err, ErrInvalidRequest), errors.Is(err, ErrUnknownStage), errors.Is(err, profiler.ErrSetting):
 		return message.InvalidArgument
-	case errors.Is(err, ErrClosed), errors.Is(err, ErrProfileActive), errors.Is(err, ErrNoProfile):
+	case errors.Is(err, ErrNoProfile):
+		return message.NotFound
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrProfileActive), errors.Is(err, profiler.ErrNotEnabled), errors.Is(err, profiler.ErrNoRing):
 		return message.FailedPrecondition
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return message.Cancelled

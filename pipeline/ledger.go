@@ -2,16 +2,17 @@ package pipeline
 
 import (
 	"errors"
-	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/ledger"
 )
 
 // ProfileLedger says where the times of a session's requests are.
 type ProfileLedger struct {
-	// Paths has one file per profile directory of the session, none if there were no requests.
+	// Paths has one file per profile directory of the session.
 	Paths    []string `json:"paths"`
 	Requests int      `json:"requests"`
 	// Running counts the requests that had not ended when the session did: they are not in the file.
@@ -22,64 +23,84 @@ type ProfileLedger struct {
 // maxBooked bounds the requests that a session keeps in memory; a ledger line takes about a kilobyte.
 const maxBooked = 1 << 16
 
-// book is where the requests that end during a profile session are noted. Its fields are guarded by profileState.mu.
+// book is where the requests of a profile session are noted. Its fields are guarded by profileState.mu.
 type book struct {
-	stampNS  int64
 	requests []ledger.Request
 	dropped  int64
-	written  *ProfileLedger // of the last session, once it has ended
+	running  int // requests that had not ended when the session did
 }
 
-// note books a run that has ended, if a session is active.
-func (p *profileState) note(a *attempt, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case !slices.ContainsFunc(p.taps, func(t *tap) bool { return !t.ended }):
-	case len(p.book.requests) >= maxBooked:
-		p.book.dropped++
-	default:
-		p.book.requests = append(p.book.requests, a.ledger(err))
-	}
-}
-
-// closeBook writes what was booked, unless that is done or there never was a session. The session is stopped in all
-// stages, or the pipeline closes.
-func (p *profileState) closeBook(running int) {
-	p.mu.Lock()
-	booked := p.book
-	if booked.stampNS == 0 {
-		p.mu.Unlock()
+// note books a run that has ended, for the session that is active and for the flight recorders, which it dumps if it was
+// too slow.
+func (o *Omni) note(a *attempt, err error) {
+	p := &o.profile
+	s := p.last()
+	recording := len(p.active(s)) > 0
+	if !recording && p.ring.seconds == 0 {
 		return
 	}
-	session := ledger.Session{
-		Session: p.name, StampNS: booked.stampNS, StoppedNS: time.Now().UnixNano(), Running: running, Dropped: booked.dropped,
+	line := a.ledger(err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	line.Slow = p.ring.slo > 0 && line.DoneNS-line.ArrivedNS > p.ring.slo.Nanoseconds()
+	p.ring.keep(&line)
+	switch {
+	case !recording:
+		if line.Slow && p.ring.due(time.Now()) {
+			p.finishing.Go(func() { o.dumpSlow(&line) })
+		}
+	case s.stopped != 0: // just now
+	case len(s.book.requests) >= maxBooked:
+		s.book.dropped++
+	default:
+		s.book.requests = append(s.book.requests, line)
 	}
-	var dirs []string
-	for _, t := range p.taps {
-		dirs = append(dirs, p.configs[t.stage.id].TorchProfilerDir)
+}
+
+// endBook says that a session has been stopped in all stages: requests that end from now on are not in it.
+func (p *profileState) endBook(s *profileSession, running int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.stopped == 0 {
+		s.stopped, s.book.running = time.Now().UnixNano(), running
+	}
+}
+
+// writeBook writes the ledger of a session whose workers are done with it, one file in each of its directories.
+func (p *profileState) writeBook(s *profileSession) *ProfileLedger {
+	p.mu.Lock()
+	booked := s.book
+	about := ledger.Session{
+		Session: s.name, StampNS: s.stampNS, StoppedNS: s.stopped, Running: booked.running, Dropped: booked.dropped, Trigger: s.trigger,
+	}
+	for _, t := range s.taps {
+		about.Workers = append(about.Workers, t.ledger())
 	}
 	p.mu.Unlock()
-	slices.Sort(dirs)
-	written := &ProfileLedger{Requests: len(booked.requests), Running: running}
-	var errs []error
-	if len(booked.requests) == 0 && running == 0 {
-		dirs = nil // there is nothing to say
-	}
-	for _, dir := range slices.Compact(dirs) {
-		path := ledger.Path(filepath.Clean(dir), session.Session, session.StampNS)
-		if err := ledger.Write(path, session, booked.requests); err != nil {
-			errs = append(errs, err)
+	written := &ProfileLedger{Requests: len(booked.requests), Running: booked.running}
+	var faults []error
+	for _, dir := range s.dirs(func(profiler.Config) bool { return true }) {
+		path := ledger.Path(dir, about.Session, about.StampNS)
+		if err := ledger.Write(path, about, booked.requests); err != nil {
+			faults = append(faults, err)
 			continue
 		}
 		written.Paths = append(written.Paths, path)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(faults...); err != nil {
 		written.Error = err.Error()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.book = book{written: written}
+	return written
+}
+
+// ledger is what a session's ledger says of the worker. The caller holds profileState.mu, and final is there.
+func (t *tap) ledger() ledger.Worker {
+	r := t.final
+	return ledger.Worker{
+		Worker: r.Worker, Stage: r.Stage, Rank: r.Rank, Device: r.Device, State: string(r.State), Ended: r.Ended, Error: r.Error,
+		Steps: r.Steps, Events: r.Events, Dropped: r.Dropped, OverheadPercent: r.OverheadPct,
+		Clock: ledger.Clock{OffsetNS: t.start.Clock.OffsetNS, ErrorNS: t.start.Clock.ErrorNS},
+	}
 }
 
 // ledger is the run's line; its pumps have ended.
@@ -94,6 +115,9 @@ func (a *attempt) ledger(err error) ledger.Request {
 	}
 	for _, p := range a.parts {
 		l := p.ledger
+		if p.flow != nil {
+			onThisClock(&l, p.flow.live.clockNow().Known())
+		}
 		s := ledger.Stage{
 			ID: p.stage.id, Name: p.stage.name,
 			ReceivedNS: l.ReceivedNS, FirstInputNS: l.FirstInputNS, LastInputNS: l.LastInputNS,
@@ -115,4 +139,15 @@ func (a *attempt) ledger(err error) ledger.Request {
 		line.Stages = append(line.Stages, s)
 	}
 	return line
+}
+
+// onThisClock turns a worker's moments into the pipeline's.
+func onThisClock(l *message.Ledger, ahead int64) {
+	for _, moment := range []*int64{
+		&l.ReceivedNS, &l.FirstInputNS, &l.LastInputNS, &l.FirstStepNS, &l.LastStepNS, &l.FirstOutputNS, &l.LastOutputNS,
+	} {
+		if *moment != 0 {
+			*moment -= ahead
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
 )
 
 // live is one life of a stage's worker: a process, its connection and what runs in it. Everybody who waits for a worker
@@ -28,8 +29,8 @@ type live struct {
 	dead      chan struct{} // closed when the process has ended and the connection with it
 	cause     *StageError   // why; read it after dead
 
-	profiled atomic.Bool // a profile session is active
-	served   atomic.Bool // it was ready once
+	writing atomic.Int32 // profile sessions whose files are not complete
+	served  atomic.Bool  // it was ready once
 
 	admitting chan struct{} // holds a token while an Admit is sent, so that they leave in the order of their numbers
 	mu        sync.Mutex    // guards what follows
@@ -37,7 +38,9 @@ type live struct {
 	flows     map[uint64]*flow
 	asked     uint64 // id of the last question
 	replies   map[uint64]chan message.Message
-	fault     *message.Error // of a Fault message
+	fault     *message.Error   // of a Fault message
+	report    *profiler.Report // what the worker has said of its last profile session when it ended
+	clock     clockEstimate
 	bye       bool
 }
 
@@ -169,6 +172,12 @@ func (l *live) dispatch(m message.Message) error {
 	case *message.Pong:
 		l.reply(m.ID, m)
 	case *message.ProfileReply:
+		if m.ID == 0 {
+			l.mu.Lock()
+			l.report = &m.Report
+			l.mu.Unlock()
+			return nil
+		}
 		l.reply(m.ID, m)
 	case *message.Bye:
 		l.mu.Lock()
@@ -248,6 +257,13 @@ func (l *live) reply(id uint64, m message.Message) {
 	}
 }
 
+// lastReport is what a worker that ended properly has said of its last profile session, nil if it said nothing.
+func (l *live) lastReport() *profiler.Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.report
+}
+
 // send sends a message. If the connection has ended, the error says why the worker died.
 func (l *live) send(ctx context.Context, m message.Message) error {
 	err := l.process.conn.Send(ctx, m)
@@ -273,11 +289,11 @@ func (l *live) ping(ctx context.Context) error {
 	limits := &l.stage.limits
 	ctx, cancel := context.WithTimeoutCause(ctx, limits.Pong, fmt.Errorf("it has not answered for %v", limits.Pong))
 	defer cancel()
-	m, err := l.ask(ctx, func(id uint64) message.Message { return &message.Ping{ID: id} })
+	pong, err := l.askTime(ctx)
 	if err != nil {
 		return err
 	}
-	if pong, ok := m.(*message.Pong); ok && time.Duration(pong.StepNS) > limits.Step {
+	if time.Duration(pong.StepNS) > limits.Step {
 		return fmt.Errorf("one step has been running for %v, the limit is %v", time.Duration(pong.StepNS).Round(time.Second), limits.Step)
 	}
 	return nil
@@ -295,7 +311,7 @@ func (l *live) stop() error {
 		return l.undead()
 	}
 	drain := limits.Drain
-	if l.profiled.Load() {
+	if l.writing.Load() > 0 {
 		drain = limits.ProfileDrain
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drain)

@@ -92,7 +92,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 		concurrency = 16
 	}
 	o.gate = make(chan struct{}, concurrency)
-	if err := o.profile.configure(cfg.Profiler, graph.Config); err != nil {
+	if err := o.profile.configure(&cfg, graph.Config); err != nil {
 		return nil, err
 	}
 	progress := cfg.Progress
@@ -114,6 +114,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 			o.spawner.stop()
 			return nil, err
 		}
+		s.open.Ring = o.profile.ringOf(s.id)
 		o.stages = append(o.stages, s)
 	}
 	o.ends = make(chan error, len(o.stages))
@@ -197,9 +198,9 @@ func (o *Omni) Close() error {
 		close(o.closed)
 		o.mu.Unlock()
 		o.running.Wait()
-		o.profile.closeBook(0)
 		o.stop()
 		o.supervised.Wait()
+		o.closeProfiles()
 		o.spawner.stop()
 		var errs []error
 		for range o.stages {

@@ -239,6 +239,16 @@ func (s *stage) await(ctx context.Context) (*live, error) {
 	}
 }
 
+// current returns the live worker, nil if there is none that is ready.
+func (s *stage) current() *live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != StageReady || isDead(s.live) {
+		return nil
+	}
+	return s.live
+}
+
 func isDead(l *live) bool {
 	select {
 	case <-l.dead:

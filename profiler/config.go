@@ -75,6 +75,8 @@ type Config struct {
 	RingSeconds float64
 	// RingSLOMS, if it is not 0, dumps the ring when a request has taken more milliseconds than that.
 	RingSLOMS float64
+	// MergeProfiles makes, after each session, one trace of all workers and a page to look at.
+	MergeProfiles bool
 	// Detail is "ops" for every operator, or "modules" for steps and module scopes alone, which costs nearly nothing.
 	Detail string
 	// ProfilePrefix goes in front of the names of trace files.
@@ -105,6 +107,7 @@ func Default() Config {
 		TorchProfilerUseGzip:           true,
 		TorchProfilerDumpCUDATimeTotal: true,
 		ActiveIterations:               5,
+		MergeProfiles:                  true,
 		Activities:                     []string{ActivityCPU, ActivityCUDA},
 		Detail:                         "ops",
 		Merge:                          true,

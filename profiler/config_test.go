@@ -32,6 +32,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"activities":                          []string{"CPU", "CUDA"},
 		"ring_seconds":                        0.0,
 		"ring_slo_ms":                         0.0,
+		"merge_profiles":                      true,
 		"detail":                              "ops",
 		"profile_prefix":                      "",
 		"merge":                               true,

@@ -40,6 +40,7 @@ var fields = []field{
 	{"activities", func(c *Config) any { return &c.Activities }},
 	{"ring_seconds", func(c *Config) any { return &c.RingSeconds }},
 	{"ring_slo_ms", func(c *Config) any { return &c.RingSLOMS }},
+	{"merge_profiles", func(c *Config) any { return &c.MergeProfiles }},
 	{"detail", func(c *Config) any { return &c.Detail }},
 	{"profile_prefix", func(c *Config) any { return &c.ProfilePrefix }},
 	{"merge", func(c *Config) any { return &c.Merge }},

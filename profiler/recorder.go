@@ -3,13 +3,23 @@ package profiler
 import "encoding/json"
 
 // Recorder is one recording, which has begun when [StartRecorder] returns it. The order of calls is any number of
-// StepBegin and StepEnd pairs, Stop, Finish, Close; Close may come earlier when something failed.
+// StepBegin and StepEnd pairs, and of ScopeBegin and ScopeEnd pairs between them, then Stop, Finish, Close; Close may come
+// earlier when something failed.
 //
-// Finish runs on a goroutine of its own; everything else is called on the goroutine that drives the [Worker].
+// Finish runs on a goroutine of its own and Status on any, at any time before Close; everything else is called on the
+// goroutine that drives the [Worker].
 type Recorder interface {
 	// StepBegin opens the annotation ProfilerStep#number; StepEnd closes it.
 	StepBegin(number int64) error
 	StepEnd() error
+	// ScopeBegin opens an annotation between two steps; ScopeEnd closes it.
+	ScopeBegin(name string) error
+	ScopeEnd() error
+	// Status returns the JSON form of a [RecorderStatus].
+	Status() (json.RawMessage, error)
+	// Dump makes of what a ring holds now a second recording, which has ended and waits for Finish; the ring goes on.
+	// config is the JSON object that [DumpConfig] encodes.
+	Dump(config json.RawMessage) (Recorder, error)
 	// Stop ends collection. Whatever is to be written is written by Finish.
 	Stop() error
 	// Finish writes the files and returns what they are, in the JSON form of a recorder result.
@@ -47,11 +57,41 @@ type RecorderConfig struct {
 	Metadata      map[string]any `json:"metadata,omitempty"`
 }
 
+// DumpConfig is what a ring is told of the session that its contents become.
+type DumpConfig struct {
+	Session    string         `json:"session"`
+	TracePath  string         `json:"trace_path"`
+	TablePath  string         `json:"table_path,omitempty"`
+	BaseTimeNS int64          `json:"base_time_ns"`
+	Metadata   map[string]any `json:"metadata,omitempty"`
+}
+
+// RecorderStatus is how far a recording has come.
+type RecorderStatus struct {
+	Events     int64            `json:"events"`
+	Dropped    map[string]int64 `json:"dropped"`
+	TraceBytes int64            `json:"trace_bytes"`
+	// OverheadNS is the time that recording has taken from the threads that run operators.
+	OverheadNS int64 `json:"overhead_ns"`
+	// Full says why the recorder takes no more events: EndMaxEvents, EndMaxTraceMB, EndError, or nothing.
+	Full string `json:"full"`
+}
+
 // recorderResult is what Finish returns.
 type recorderResult struct {
-	Files   []File           `json:"files"`
-	Events  int64            `json:"events"`
-	Steps   int64            `json:"steps"`
-	Dropped map[string]int64 `json:"dropped"`
-	WriteMS float64          `json:"write_ms"`
+	Files      []File           `json:"files"`
+	Events     int64            `json:"events"`
+	Steps      int64            `json:"steps"`
+	Dropped    map[string]int64 `json:"dropped"`
+	WriteMS    float64          `json:"write_ms"`
+	OverheadNS int64            `json:"overhead_ns"`
+	WallNS     int64            `json:"wall_ns"` // recorded
+}
+
+// share is the overhead in percent of the recorded time.
+func share(overheadNS, wallNS int64) float64 {
+	if wallNS <= 0 {
+		return 0
+	}
+	return 100 * float64(overheadNS) / float64(wallNS)
 }

@@ -36,6 +36,13 @@ const (
 	EndActiveIterations = "active_iterations"
 	// EndMaxSeconds is max_seconds over.
 	EndMaxSeconds = "max_seconds"
+	// EndMaxEvents and EndMaxTraceMB are max_events and max_trace_mb reached.
+	EndMaxEvents  = "max_events"
+	EndMaxTraceMB = "max_trace_mb"
+	// EndError is a recorder that cannot go on, as when the disk is full.
+	EndError = "error"
+	// EndDump is a ring that was dumped.
+	EndDump = "dump"
 	// EndShutdown is the end of the worker.
 	EndShutdown = "shutdown"
 )
@@ -56,7 +63,7 @@ type Report struct {
 	Events int64 `json:"events"`
 	// Dropped counts what the trace lacks, by reason.
 	Dropped map[string]int64 `json:"dropped"`
-	// Bytes is the size of all files.
+	// Bytes is the size of all files; until they are complete, of what has been written of the trace.
 	Bytes int64 `json:"bytes"`
 	// StartedNS and StoppedNS bound the collection in Unix nanoseconds; 0 while unknown.
 	StartedNS int64 `json:"started_ns,omitempty"`
@@ -65,9 +72,39 @@ type Report struct {
 	StopMS float64 `json:"stop_ms"`
 	// WriteMS is how long writing the files took, away from that thread.
 	WriteMS float64 `json:"write_ms"`
+	// OverheadPct is the time that recording took from the threads that run operators, in percent of the recorded time.
+	OverheadPct float64 `json:"overhead_pct"`
 	// Files are complete when State is StateDone; before that the list is empty.
 	Files []File `json:"files"`
+	// Missing are the paths of files that the session should have left and has not.
+	Missing []string `json:"missing,omitempty"`
+	// Clock is the difference between the worker's clock and that of the pipeline.
+	Clock Clock  `json:"clock"`
 	Error string `json:"error,omitempty"`
+	// Ring is the worker's flight recorder, if it has one.
+	Ring *Ring `json:"ring,omitempty"`
+}
+
+// Ring is the state of a flight recorder.
+type Ring struct {
+	Seconds float64 `json:"seconds"`
+	// Recording is false while a session has taken its place, and after an error.
+	Recording bool   `json:"recording"`
+	Error     string `json:"error,omitempty"`
+}
+
+// Clock is how far a clock is ahead of another, and how wrong that may be: half the time in which it was asked.
+type Clock struct {
+	OffsetNS int64 `json:"offset_ns"`
+	ErrorNS  int64 `json:"error_ns"`
+}
+
+// Known returns the offset if it is certain that there is one, else 0.
+func (c Clock) Known() int64 {
+	if max(c.OffsetNS, -c.OffsetNS) > c.ErrorNS {
+		return c.OffsetNS
+	}
+	return 0
 }
 
 // File is one output of a session.
@@ -94,5 +131,6 @@ func (r Report) DroppedTotal() int64 {
 func (r Report) clone() Report {
 	r.Dropped = maps.Clone(r.Dropped)
 	r.Files = slices.Clone(r.Files)
+	r.Missing = slices.Clone(r.Missing)
 	return r
 }

@@ -20,6 +20,36 @@ type Start struct {
 	StampNS int64 `json:"stamp_ns"`
 	// TableBase is the number of the table of the worker with rank 0; other workers add their rank.
 	TableBase int `json:"table_base"`
+	// Clock is the worker's, as the pipeline has measured it.
+	Clock Clock `json:"clock"`
+}
+
+// paths returns where the worker's trace and table go; empty ones are not wanted.
+func (s *Start) paths(identity Identity) (trace, table string) {
+	if s.Config.TorchProfilerDir == "" {
+		return "", ""
+	}
+	name := identity.Worker
+	if s.Config.ProfilePrefix != "" {
+		name = s.Config.ProfilePrefix + "_" + name
+	}
+	trace = TracePath(s.Config.TorchProfilerDir, name, s.Session, s.StampNS, s.Config.TorchProfilerUseGzip)
+	if s.Config.TorchProfilerDumpCUDATimeTotal {
+		table = TablePath(s.Config.TorchProfilerDir, s.TableBase+identity.Rank)
+	}
+	return trace, table
+}
+
+// Paths lists the files that a worker leaves of the session.
+func (s *Start) Paths(identity Identity) []string {
+	var list []string
+	trace, table := s.paths(identity)
+	for _, path := range []string{trace, table} {
+		if path != "" {
+			list = append(list, path)
+		}
+	}
+	return list
 }
 
 // Identity is who a worker is within its pipeline. Viewers tell files apart by Rank.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,14 +15,17 @@ import (
 
 // fakeRecorder writes down what it is asked to do.
 type fakeRecorder struct {
-	calls   *[]string
-	steps   int64
-	fail    string        // the call that fails
-	release chan struct{} // Finish waits for it, if there is one
+	bench  *bench
+	config RecorderConfig
+	steps  int64
+	fail   string // the call that fails
 }
 
 func (f *fakeRecorder) call(name string) error {
-	*f.calls = append(*f.calls, name)
+	if f.config.RingSeconds > 0 {
+		name = "ring " + name
+	}
+	f.bench.calls = append(f.bench.calls, name)
 	if f.fail != "" && strings.HasPrefix(name, f.fail) {
 		return errors.New("broken " + f.fail)
 	}
@@ -35,17 +39,44 @@ func (f *fakeRecorder) StepEnd() error {
 	return f.call("end")
 }
 
-func (f *fakeRecorder) Stop() error { return f.call("stop") }
+func (f *fakeRecorder) ScopeBegin(name string) error { return f.call("scope " + name) }
+func (f *fakeRecorder) ScopeEnd() error              { return f.call("scope end") }
+func (f *fakeRecorder) Stop() error                  { return f.call("stop") }
+
+func (f *fakeRecorder) Status() (json.RawMessage, error) {
+	f.bench.mu.Lock()
+	defer f.bench.mu.Unlock()
+	return json.Marshal(f.bench.status)
+}
+
+func (f *fakeRecorder) Dump(config json.RawMessage) (Recorder, error) {
+	var dc DumpConfig
+	if err := json.Unmarshal(config, &dc); err != nil {
+		return nil, err
+	}
+	f.bench.dumps = append(f.bench.dumps, dc)
+	if err := f.call("dump " + dc.Session); err != nil {
+		return nil, err
+	}
+	return &fakeRecorder{bench: f.bench, config: RecorderConfig{TracePath: dc.TracePath, TablePath: dc.TablePath}, steps: f.steps, fail: f.fail}, nil
+}
 
 func (f *fakeRecorder) Finish() (json.RawMessage, error) {
-	if f.release != nil {
-		<-f.release
+	if f.bench.release != nil {
+		<-f.bench.release
 	}
 	if f.fail == "finish" {
 		return nil, errors.New("disk full")
 	}
-	return fmt.Appendf(nil, `{"files":[{"path":"t","kind":"trace","bytes":10},{"path":"o","kind":"table","bytes":5}],
-		"events":7,"steps":%d,"dropped":{"pool":2},"write_ms":1.5}`, f.steps), nil
+	var files []File
+	for _, file := range []File{{f.config.TracePath, "trace", 10}, {f.config.TablePath, "table", 5}} {
+		if file.Path != "" {
+			files = append(files, file)
+		}
+	}
+	return json.Marshal(recorderResult{
+		Files: files, Events: 7, Steps: f.steps, Dropped: map[string]int64{"pool": 2}, WriteMS: 1.5, OverheadNS: 3, WallNS: 200,
+	})
 }
 
 func (f *fakeRecorder) Close() {}
@@ -55,8 +86,12 @@ type bench struct {
 	*Worker
 	calls   []string
 	configs []RecorderConfig
+	dumps   []DumpConfig
 	fail    string
-	release chan struct{}
+	release chan struct{} // Finish waits for it, if there is one
+
+	mu     sync.Mutex // guards what follows
+	status RecorderStatus
 }
 
 func newBench() *bench {
@@ -68,7 +103,10 @@ func newBench() *bench {
 			return nil, err
 		}
 		call := "start"
-		if rc.TracePath == "" && rc.TablePath == "" {
+		switch {
+		case rc.RingSeconds > 0:
+			call = "ring start"
+		case rc.TracePath == "" && rc.TablePath == "" && rc.Recorder != KindCUDA:
 			call = "warm up"
 		}
 		b.calls = append(b.calls, call)
@@ -76,9 +114,18 @@ func newBench() *bench {
 			return nil, errors.New("no profiler here")
 		}
 		b.configs = append(b.configs, rc)
-		return &fakeRecorder{calls: &b.calls, fail: b.fail, release: b.release}, nil
+		return &fakeRecorder{bench: b, config: rc, fail: b.fail}, nil
 	})
 	return b
+}
+
+// saw checks what the recorders were asked to do.
+func (b *bench) saw(t *testing.T, want string) {
+	t.Helper()
+	if got := strings.Join(b.calls, ", "); got != want {
+		t.Errorf("the recorders saw %q, want %q", got, want)
+	}
+	b.calls = nil
 }
 
 func start(change func(*Config)) Start {
@@ -253,7 +300,7 @@ func TestWorkerReportsWhatTheFilesHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Events != 7 || got.Bytes != 15 || got.DroppedTotal() != 2 || got.WriteMS != 1.5 || len(got.Files) != 2 {
+	if got.Events != 7 || got.Bytes != 15 || got.DroppedTotal() != 2 || got.WriteMS != 1.5 || len(got.Files) != 2 || len(got.Missing) > 0 || got.OverheadPct != 1.5 {
 		t.Errorf("got %+v", got)
 	}
 	if got.Ended != EndStop || got.StartedNS == 0 || got.StoppedNS < got.StartedNS {

@@ -70,8 +70,7 @@ func onThread(t *testing.T, f func()) {
 // handleClasses are the classes that Live knows.
 var handleClasses = []string{"status", "buffer", "engine", "sequence", "step", "recorder"}
 
-// checkNoLeaks fails the test if handles are alive at its end. Every test calls it first, so that its cleanup is the last:
-// architecture_test.go of the repository sees to that.
+// checkNoLeaks fails the test if handles are alive at its end.
 func checkNoLeaks(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {

@@ -20,7 +20,6 @@ func serve(t *testing.T) *Thread {
 }
 
 func TestThreadRunsEverythingOnOneOSThread(t *testing.T) {
-	checkNoLeaks(t)
 	thread := serve(t)
 	var mu sync.Mutex
 	ids := map[int]int{}
@@ -52,7 +51,6 @@ func TestThreadRunsEverythingOnOneOSThread(t *testing.T) {
 }
 
 func TestThreadReturnsTheFunctionsError(t *testing.T) {
-	checkNoLeaks(t)
 	want := errors.New("no such tensor")
 	if err := serve(t).Do(context.Background(), func() error { return want }); !errors.Is(err, want) {
 		t.Errorf("got %v, want %v", err, want)
@@ -60,7 +58,6 @@ func TestThreadReturnsTheFunctionsError(t *testing.T) {
 }
 
 func TestThreadTakesBackAFunctionThatHasNotBegun(t *testing.T) {
-	checkNoLeaks(t)
 	thread := serve(t)
 	running, release := make(chan struct{}), make(chan struct{})
 	first := make(chan error, 1)
@@ -91,7 +88,6 @@ func TestThreadTakesBackAFunctionThatHasNotBegun(t *testing.T) {
 }
 
 func TestThreadFinishesWhatHasBegunWhenItsContextEnds(t *testing.T) {
-	checkNoLeaks(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := false
 	err := serve(t).Do(ctx, func() error {
@@ -114,7 +110,6 @@ func panicOf(f func()) (value any) {
 func explode() { panic("out of cheese") }
 
 func TestThreadCarriesAPanicToTheCallerAndGoesOn(t *testing.T) {
-	checkNoLeaks(t)
 	thread := serve(t)
 	value := panicOf(func() {
 		_ = thread.Do(context.Background(), func() error { explode(); return nil })
@@ -129,7 +124,6 @@ func TestThreadCarriesAPanicToTheCallerAndGoesOn(t *testing.T) {
 }
 
 func TestThreadDoesNotHangAfterGoexit(t *testing.T) {
-	checkNoLeaks(t)
 	thread := serve(t)
 	value := panicOf(func() {
 		_ = thread.Do(context.Background(), func() error { runtime.Goexit(); return nil })
@@ -140,7 +134,6 @@ func TestThreadDoesNotHangAfterGoexit(t *testing.T) {
 }
 
 func TestThreadRefusesAfterStop(t *testing.T) {
-	checkNoLeaks(t)
 	thread := serve(t)
 	thread.Stop()
 	thread.Stop()

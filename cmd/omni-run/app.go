@@ -8,7 +8,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/profiler/gpu"
 )
@@ -30,8 +29,8 @@ type openFunc func(context.Context, pipeline.Config) (engine, error)
 // engine is the part of *pipeline.Omni that the command uses.
 type engine interface {
 	Generate(context.Context, pipeline.Request) (*pipeline.Response, error)
-	api.Engine
-	api.Profiler
+	StartProfile(stages []int) (*pipeline.ProfileReport, error)
+	StopProfile(stages []int) (*pipeline.ProfileReport, error)
 	Close() error
 }
 
@@ -40,7 +39,6 @@ type command func(*environment) *cli.Command
 
 func newApp(env *environment) *cli.App {
 	commands := []command{
-		serveCommand,
 		makeCheckpointCommand,
 		devicesCommand,
 		profileCommand,

@@ -32,7 +32,7 @@ func (backend) StartRecorder(config json.RawMessage) (profiler.Recorder, error) 
 	if err != nil {
 		return nil, coded(err)
 	}
-	return r, nil
+	return recorder{r}, nil
 }
 
 // engine is a torch.Engine as a worker.Engine.

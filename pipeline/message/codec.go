@@ -46,6 +46,10 @@ func blank(kind Kind) Message {
 		return &ProfileStart{}
 	case KindProfileStop:
 		return &ProfileStop{}
+	case KindProfileWait:
+		return &ProfileWait{}
+	case KindProfileDump:
+		return &ProfileDump{}
 	case KindProfileStatus:
 		return &ProfileStatus{}
 	case KindProfileReply:

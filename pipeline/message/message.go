@@ -8,7 +8,7 @@ import (
 )
 
 // Protocol is the version of this package's messages. Parent and worker must agree exactly.
-const Protocol = 1
+const Protocol = 2
 
 // ABI is the version of csrc/omni.h whose config and params the pipeline writes.
 const ABI = 1
@@ -32,6 +32,8 @@ const (
 	KindPong          Kind = "pong" // worker
 	KindProfileStart  Kind = "profile_start"
 	KindProfileStop   Kind = "profile_stop"
+	KindProfileWait   Kind = "profile_wait"
+	KindProfileDump   Kind = "profile_dump"
 	KindProfileStatus Kind = "profile_status"
 	KindProfileReply  Kind = "profile_reply" // worker
 	KindDrain         Kind = "drain"
@@ -82,6 +84,8 @@ type Open struct {
 	Prefill  int             `json:"prefill"`   // prompt tokens that one step may take in; a longer prompt goes alone
 	Full     bool            `json:"full"`      // sequences are stepped only once their input is complete
 	Engine   json.RawMessage `json:"engine"`    // config of omni_engine_open
+	// Ring is the configuration of the worker's flight recorder, which records from Ready on; nil for none.
+	Ring *profiler.Config `json:"ring,omitempty"`
 }
 
 // Progress reports bytes of weights loaded.
@@ -203,6 +207,7 @@ type Pong struct {
 	Samples   int64  `json:"samples"` // of audio, likewise
 	BusyNS    int64  `json:"busy_ns"` // in steps that have ended
 	RSS       int64  `json:"rss"`     // resident bytes of the worker
+	NowNS     int64  `json:"now_ns"`  // the worker's clock when it answered, Unix nanoseconds
 }
 
 // ProfileStart begins a profile session in the worker.
@@ -211,10 +216,23 @@ type ProfileStart struct {
 	Start profiler.Start `json:"start"`
 }
 
-// ProfileStop ends collection. The reply comes at once, or with Wait when the files are complete.
+// ProfileStop ends collection. The files are written after the reply.
 type ProfileStop struct {
-	ID   uint64 `json:"id"`
-	Wait bool   `json:"wait"`
+	ID uint64 `json:"id"`
+	// Discard is why the session must not leave files: it did not begin in every stage. Empty for a session that leaves them.
+	Discard string `json:"discard,omitempty"`
+}
+
+// ProfileWait asks for the report of a session that has been stopped, once its files are complete.
+type ProfileWait struct {
+	ID      uint64 `json:"id"`
+	Session string `json:"session"`
+}
+
+// ProfileDump makes a session of what the flight recorder holds. The files are written after the reply.
+type ProfileDump struct {
+	ID    uint64         `json:"id"`
+	Start profiler.Start `json:"start"`
 }
 
 // ProfileStatus asks for the state of the worker's profile session.
@@ -222,7 +240,8 @@ type ProfileStatus struct {
 	ID uint64 `json:"id"`
 }
 
-// ProfileReply answers the three messages above.
+// ProfileReply answers the messages above. One with the ID 0 answers none: it is the last word of a worker that ends about
+// its last session.
 type ProfileReply struct {
 	ID     uint64          `json:"id"`
 	Report profiler.Report `json:"report"`
@@ -278,6 +297,12 @@ func (*ProfileStart) Kind() Kind { return KindProfileStart }
 
 // Kind implements Message.
 func (*ProfileStop) Kind() Kind { return KindProfileStop }
+
+// Kind implements Message.
+func (*ProfileWait) Kind() Kind { return KindProfileWait }
+
+// Kind implements Message.
+func (*ProfileDump) Kind() Kind { return KindProfileDump }
 
 // Kind implements Message.
 func (*ProfileStatus) Kind() Kind { return KindProfileStatus }
@@ -377,8 +402,12 @@ func (p *Pong) check() error {
 	return nil
 }
 
-func (p *ProfileStart) check() error {
-	if p.Start.Session == "" {
+func (p *ProfileStart) check() error { return checkSession(p.Start.Session) }
+func (p *ProfileWait) check() error  { return checkSession(p.Session) }
+func (p *ProfileDump) check() error  { return checkSession(p.Start.Session) }
+
+func checkSession(name string) error {
+	if name == "" {
 		return fmt.Errorf("session must not be empty")
 	}
 	return nil

@@ -33,9 +33,11 @@ func every() []Message {
 		},
 		&Output{Sequence: 2, State: StateFailed, Error: &Error{Code: Cancelled, Message: "cancelled"}},
 		&Ping{ID: 1},
-		&Pong{ID: 1, StepNS: 2, Steps: 3, Sequences: 4, Queued: 5, Stepped: 6, Tokens: 7, Samples: 8, BusyNS: 9, RSS: 10},
+		&Pong{ID: 1, StepNS: 2, Steps: 3, Sequences: 4, Queued: 5, Stepped: 6, Tokens: 7, Samples: 8, BusyNS: 9, RSS: 10, NowNS: 11},
 		&ProfileStart{ID: 1, Start: profiler.Start{Session: "s1", Config: profiler.FromDir("/p"), StampNS: 4, TableBase: 3}},
-		&ProfileStop{ID: 1, Wait: true},
+		&ProfileStop{ID: 1, Discard: "stage 1 has no profiler"},
+		&ProfileWait{ID: 1, Session: "s1"},
+		&ProfileDump{ID: 1, Start: profiler.Start{Session: "s1", Config: profiler.FromDir("/d")}},
 		&ProfileStatus{ID: 1},
 		&ProfileReply{ID: 1, Report: profiler.Report{
 			Identity: profiler.Identity{Worker: "stage-1", Stage: 1, Rank: 1, WorldSize: 3}, Session: "s1", State: profiler.StateDone,

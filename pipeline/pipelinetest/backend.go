@@ -98,7 +98,7 @@ func (b *Backend) OpenEngine(config json.RawMessage) (worker.Engine, error) {
 	return &engine{model: c.Model, script: script, faults: b.faults, sequences: map[uint64]*sequence{}}, nil
 }
 
-// StartRecorder implements worker.Backend: it records the numbers of the steps.
+// StartRecorder implements worker.Backend: it records the steps and the scopes between them.
 func (b *Backend) StartRecorder(config json.RawMessage) (profiler.Recorder, error) {
 	var c profiler.RecorderConfig
 	if err := json.Unmarshal(config, &c); err != nil {
@@ -107,47 +107,5 @@ func (b *Backend) StartRecorder(config json.RawMessage) (profiler.Recorder, erro
 	if err := b.faults.at(AtProfile); err != nil {
 		return nil, err
 	}
-	return &recorder{config: c}, nil
-}
-
-// recorder writes the numbers of the steps that it has seen.
-type recorder struct {
-	config profiler.RecorderConfig
-	steps  []int64
-}
-
-// StepBegin implements profiler.Recorder.
-func (r *recorder) StepBegin(number int64) error {
-	r.steps = append(r.steps, number)
-	return nil
-}
-
-// StepEnd implements profiler.Recorder.
-func (r *recorder) StepEnd() error { return nil }
-
-// Stop implements profiler.Recorder.
-func (r *recorder) Stop() error { return nil }
-
-// Close implements profiler.Recorder.
-func (r *recorder) Close() {}
-
-// Finish implements profiler.Recorder.
-func (r *recorder) Finish() (json.RawMessage, error) {
-	text, err := json.Marshal(r.steps)
-	if err != nil {
-		return nil, err
-	}
-	files := []profiler.File{}
-	for kind, path := range map[string]string{"trace": r.config.TracePath, "table": r.config.TablePath} {
-		if path == "" {
-			continue
-		}
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			return nil, err
-		}
-		files = append(files, profiler.File{Path: path, Kind: kind, Bytes: int64(len(text))})
-	}
-	return json.Marshal(map[string]any{
-		"files": files, "events": len(r.steps), "steps": len(r.steps), "dropped": map[string]int64{}, "write_ms": 0.1,
-	})
+	return newRecorder(c)
 }

@@ -95,6 +95,8 @@ func (l *loop) receive(ctx context.Context, conn transport.Conn) {
 			err = conn.Send(ctx, l.pong(m.ID))
 		case *message.ProfileStatus:
 			err = conn.Send(ctx, l.profileStatus(m.ID))
+		case *message.ProfileWait:
+			err = l.profileWait(ctx, m)
 		default:
 			l.inbox.put(received{message: m, at: time.Now()})
 		}

@@ -46,7 +46,7 @@ type loop struct {
 	draining  bool
 
 	profiler atomic.Pointer[profiler.Worker] // its Report is read by the receiver
-	replies  sync.WaitGroup                  // replies that wait for files
+	replies  replies                         // those that wait for files
 
 	// Read by the receiver.
 	stepStart atomic.Int64 // Unix nanoseconds of the step that is running, 0 if none is
@@ -73,7 +73,7 @@ func Run(ctx context.Context, conn transport.Conn, backend Backend, options Opti
 	defer func() {
 		stopSending()
 		err = errors.Join(err, conn.Close())
-		l.replies.Wait()
+		l.replies.end()
 		receiver.Wait()
 	}()
 	stop := context.AfterFunc(ctx, func() { l.inbox.put(received{message: &message.Drain{}, at: time.Now()}) })
@@ -131,7 +131,9 @@ func (l *loop) start(ctx context.Context, backend Backend) error {
 	if err != nil {
 		return fmt.Errorf("engine info: %w", err)
 	}
-	l.profiler.Store(profiler.NewWorker(l.identity(info), backend.StartRecorder))
+	if err := l.startProfiler(profiler.NewWorker(l.identity(info), backend.StartRecorder)); err != nil {
+		return err
+	}
 	return l.conn.Send(ctx, &message.Ready{Info: info, RSS: rss()})
 }
 
@@ -186,6 +188,7 @@ func (l *loop) run(ctx context.Context) error {
 // idle waits for a message or for the end of a profile session's time.
 func (l *loop) idle() {
 	p := l.profiler.Load()
+	_ = p.Idle() // an error concerns the profile alone and is in its report
 	select {
 	case <-l.inbox.wake:
 	case <-p.Timer():
@@ -202,8 +205,7 @@ func (l *loop) end(ctx context.Context, err error) error {
 	if p := l.profiler.Load(); p != nil {
 		// A lost parent wants no files: what is unfinished is removed when the engine's process ends.
 		if !lost {
-			_, shutdownErr := p.Shutdown(ctx)
-			err = errors.Join(err, shutdownErr)
+			err = errors.Join(err, l.endProfiler(ctx, p))
 		}
 	}
 	if l.engine != nil {
@@ -215,7 +217,7 @@ func (l *loop) end(ctx context.Context, err error) error {
 	if err != nil {
 		return errors.Join(err, l.conn.Send(ctx, &message.Fault{Error: *asError(err)}), l.conn.Flush(ctx))
 	}
-	l.replies.Wait()
+	l.replies.end()
 	if err := l.conn.Flush(ctx); err != nil { // Bye must not overtake results
 		return fmt.Errorf("last results: %w", err)
 	}
@@ -240,7 +242,7 @@ func (l *loop) identity(info json.RawMessage) profiler.Identity {
 func (l *loop) pong(id uint64) *message.Pong {
 	p := &message.Pong{
 		ID: id, Steps: l.steps.Load(), Sequences: int(l.count.Load()), Queued: int(l.queued.Load()), Stepped: l.stepped.Load(),
-		Tokens: l.tokens.Load(), Samples: l.samples.Load(), BusyNS: l.busyNS.Load(), RSS: rss(),
+		Tokens: l.tokens.Load(), Samples: l.samples.Load(), BusyNS: l.busyNS.Load(), RSS: rss(), NowNS: time.Now().UnixNano(),
 	}
 	if began := l.stepStart.Load(); began != 0 {
 		p.StepNS = max(0, time.Now().UnixNano()-began)

@@ -9,9 +9,17 @@ import (
 	"github.com/omni-run/omni/pipeline/message"
 )
 
-// apply takes what has come and does it.
+// apply takes what has come and does it, profile control before everything else: a session begins and ends with the step
+// that is next, however much input has come meanwhile.
 func (l *loop) apply(ctx context.Context) error {
 	queue, connErr := l.inbox.take()
+	for _, r := range queue {
+		if isProfile(r.message) {
+			if err := l.profileOne(ctx, r.message); err != nil {
+				return err
+			}
+		}
+	}
 	for _, r := range queue {
 		if err := l.applyOne(ctx, r); err != nil {
 			return err
@@ -39,10 +47,8 @@ func (l *loop) applyOne(ctx context.Context, r received) error {
 			}
 		}
 		return nil
-	case *message.ProfileStart:
-		return l.profileStart(ctx, m)
-	case *message.ProfileStop:
-		return l.profileStop(ctx, m)
+	case *message.ProfileStart, *message.ProfileStop, *message.ProfileDump:
+		return nil // it was first
 	case *message.Drain:
 		l.draining = true
 		return nil

@@ -31,6 +31,8 @@ type Session struct {
 	Running int `json:"running"`
 	// Dropped counts the requests for which there was no room.
 	Dropped int64 `json:"dropped"`
+	// Trigger says why the flight recorder was dumped; empty for a session that was started.
+	Trigger string `json:"trigger,omitempty"`
 	// Workers has every worker of the session, those included that left no trace.
 	Workers []Worker `json:"workers,omitempty"`
 }

@@ -1,0 +1,177 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/ledger"
+)
+
+// ringBook is what the pipeline keeps for its workers' flight recorders: the requests that ended while the rings were
+// recording what they still hold. What changes is guarded by profileState.mu.
+type ringBook struct {
+	seconds time.Duration // that the longest ring holds; 0 without rings
+	slo     time.Duration // the least ring_slo_ms; 0 without
+	pause   time.Duration // between two dumps that nobody has asked for
+
+	requests []ledger.Request
+	dumped   time.Time // the last dump that nobody has asked for
+}
+
+func (r *ringBook) configure(configs map[int]profiler.Config, pause time.Duration) {
+	for _, c := range configs {
+		r.seconds = max(r.seconds, seconds(c.RingSeconds))
+		if slo := seconds(c.RingSLOMS / 1e3); slo > 0 && (r.slo == 0 || slo < r.slo) {
+			r.slo = slo
+		}
+	}
+	r.pause = max(pause, r.seconds) // so that no two of them tell of the same time
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// keep adds a request and forgets those that ended before the rings begin.
+func (r *ringBook) keep(line *ledger.Request) {
+	if r.seconds == 0 {
+		return
+	}
+	from := line.DoneNS - r.seconds.Nanoseconds()
+	r.requests = slices.DeleteFunc(r.requests, func(old ledger.Request) bool { return old.DoneNS < from })
+	if len(r.requests) < maxBooked {
+		r.requests = append(r.requests, *line)
+	}
+}
+
+// due reports whether a slow request may dump the rings now, and counts it as the last that did.
+func (r *ringBook) due(now time.Time) bool {
+	if !r.dumped.IsZero() && now.Sub(r.dumped) < r.pause {
+		return false
+	}
+	r.dumped = now
+	return true
+}
+
+// ringOf is the configuration of a stage's flight recorder, nil if it has none.
+func (p *profileState) ringOf(stage int) *profiler.Config {
+	if c, ok := p.configs[stage]; ok && c.RingSeconds > 0 {
+		return &c
+	}
+	return nil
+}
+
+// DumpProfile makes an ordinary session of what the flight recorders of all stages hold now, while they go on. It returns
+// when every worker has set its part aside; WaitProfile waits for the files. Without ring_seconds it fails with
+// profiler.ErrNoRing, while a session is active with ErrProfileActive.
+func (o *Omni) DumpProfile(ctx context.Context) (*ProfileReport, error) {
+	report, err := o.dumpProfile(ctx, "dump")
+	if err != nil {
+		return nil, fmt.Errorf("dump profile: %w", err)
+	}
+	return report, nil
+}
+
+func (o *Omni) dumpProfile(ctx context.Context, trigger string) (*ProfileReport, error) {
+	if err := o.enter(); err != nil {
+		return nil, err
+	}
+	defer o.running.Done()
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	p := &o.profile
+	if err := p.take(ctx); err != nil {
+		return nil, err
+	}
+	defer p.give()
+	if err := p.idle(); err != nil {
+		return nil, err
+	}
+	session, err := o.ringSession()
+	if err != nil {
+		return nil, err
+	}
+	session.trigger = trigger
+	faults := make([]error, len(session.taps))
+	_ = each(session.taps, func(t *tap) error {
+		faults[slices.Index(session.taps, t)] = o.dumpTap(ctx, t)
+		return nil
+	})
+	if !slices.Contains(faults, nil) {
+		return nil, errors.Join(faults...)
+	}
+	p.mu.Lock()
+	session.book = book{requests: slices.Clone(p.ring.requests), running: len(o.gate)}
+	session.stopped = time.Now().UnixNano()
+	p.mu.Unlock()
+	p.keep(session)
+	for _, t := range p.openTaps(session) {
+		p.finishing.Go(func() { o.completeTap(t) })
+	}
+	p.finishing.Go(func() { o.completeSession(session) })
+	return p.report(session, nil), nil
+}
+
+// ringSession names a session of all stages that have a flight recorder.
+func (o *Omni) ringSession() (*profileSession, error) {
+	p := &o.profile
+	var taps []*tap
+	var configs []profiler.Config
+	for _, s := range o.stages {
+		if c := p.ringOf(s.id); c != nil {
+			taps = append(taps, newTap(s, s.current()))
+			configs = append(configs, *c)
+		}
+	}
+	if len(taps) == 0 {
+		return nil, profiler.ErrNoRing
+	}
+	starts, err := p.sessions.Next(len(o.stages), configs...)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range taps {
+		t.start = starts[i]
+	}
+	return newProfileSession(taps), nil
+}
+
+// dumpTap dumps the ring of one worker. Rings hold little, so there is no waiting for a worker that is being started again.
+func (o *Omni) dumpTap(ctx context.Context, t *tap) error {
+	err := error(message.Errorf(message.FailedPrecondition, "stage %d (%s) has no worker at the moment", t.stage.id, t.stage.name))
+	var report profiler.Report
+	if t.live != nil {
+		t.start.Clock, err = t.live.measureClock(ctx)
+	}
+	if err == nil {
+		report, err = t.ask(ctx, func(id uint64) message.Message { return &message.ProfileDump{ID: id, Start: t.start} })
+	}
+	o.profile.mu.Lock()
+	t.said, t.stopped = report, true
+	o.profile.mu.Unlock()
+	if err != nil {
+		o.profile.settle(t, t.lost(err))
+		return err
+	}
+	t.writes(true)
+	return nil
+}
+
+// dumpSlow dumps the rings because of a request.
+func (o *Omni) dumpSlow(line *ledger.Request) {
+	slo := o.profile.ring.slo
+	took := time.Duration(line.DoneNS - line.ArrivedNS).Round(time.Millisecond)
+	trigger := fmt.Sprintf("request %q took %v, more than ring_slo_ms allows (%v)", line.ID, took, slo)
+	report, err := o.dumpProfile(context.Background(), trigger)
+	switch {
+	case errors.Is(err, ErrProfileActive), errors.Is(err, ErrClosed):
+		// It is being recorded anyway, or nobody is there to look at it.
+	case err != nil:
+		o.log.Error("flight recorder could not be dumped", "because", trigger, "error", err)
+	default:
+		o.log.Warn("flight recorder is dumped", "because", trigger, "session", report.Session)
+	}
+}

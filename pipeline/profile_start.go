@@ -1,0 +1,161 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/omni-run/omni/profiler"
+)
+
+// StartProfile begins a profile session in the named stages, all that have a profiler configuration if stages is empty.
+func (o *Omni) StartProfile(stages []int) (*ProfileReport, error) {
+	return o.StartProfileWith(context.Background(), ProfileOptions{Stages: stages})
+}
+
+// StartProfileWith begins a profile session in all the stages or in none. Workers begin between two steps; the call waits
+// for them. While a session is active it fails with ErrProfileActive; settings that are wrong, or not for a start to
+// choose, fail with profiler.ErrSetting.
+func (o *Omni) StartProfileWith(ctx context.Context, options ProfileOptions) (*ProfileReport, error) {
+	report, err := o.startProfile(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("start profile: %w", err)
+	}
+	return report, nil
+}
+
+func (o *Omni) startProfile(ctx context.Context, options ProfileOptions) (*ProfileReport, error) {
+	if err := o.enter(); err != nil {
+		return nil, err
+	}
+	defer o.running.Done()
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	p := &o.profile
+	if err := p.take(ctx); err != nil {
+		return nil, err
+	}
+	defer p.give()
+	if err := p.idle(); err != nil {
+		return nil, err
+	}
+	chosen, err := o.profiled(options.Stages)
+	if err != nil {
+		return nil, err
+	}
+	configs := make([]profiler.Config, len(chosen))
+	var faults []error
+	for i, s := range chosen {
+		if configs[i], err = p.configs[s.id].Within(p.ceilings, options.Settings); err != nil {
+			faults = append(faults, fmt.Errorf("stage %d: %w", s.id, err))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	session, err := o.newSession(ctx, chosen, configs)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.beginSession(ctx, session); err != nil {
+		return nil, err
+	}
+	p.keep(session)
+	return p.report(session, nil), nil
+}
+
+// idle reports a session that is active.
+func (p *profileState) idle() error {
+	s := p.last()
+	if active := p.active(s); len(active) > 0 {
+		return fmt.Errorf("%w: session %s in stages %v; stop it first", ErrProfileActive, s.name, active)
+	}
+	return nil
+}
+
+// newSession finds the stages' workers, measures their clocks and names the session.
+func (o *Omni) newSession(ctx context.Context, chosen []*stage, configs []profiler.Config) (*profileSession, error) {
+	taps := make([]*tap, len(chosen))
+	for i, s := range chosen {
+		l, err := s.await(ctx)
+		if err != nil {
+			return nil, err
+		}
+		taps[i] = newTap(s, l)
+	}
+	starts, err := o.profile.sessions.Next(len(o.stages), configs...)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range taps {
+		t.start = starts[i]
+	}
+	err = each(taps, func(t *tap) error {
+		clock, err := t.live.measureClock(ctx)
+		t.start.Clock = clock
+		return err
+	})
+	return newProfileSession(taps), err
+}
+
+// beginSession begins the session in all its workers, or takes it back.
+func (o *Omni) beginSession(ctx context.Context, s *profileSession) error {
+	err := each(s.taps, func(t *tap) (err error) {
+		t.said, err = t.begin(ctx)
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	// The caller's time may be over, which must not keep workers recording.
+	closing, cancel := o.within(context.Background())
+	defer cancel()
+	limited, cancel := context.WithTimeout(closing, statusLimit)
+	defer cancel()
+	_ = each(s.taps, func(t *tap) error {
+		t.discard(limited, fmt.Sprintf("session %s did not begin in every stage", s.name))
+		return nil
+	})
+	return err
+}
+
+// profiled returns the stages of a start request.
+func (o *Omni) profiled(ids []int) ([]*stage, error) {
+	var chosen []*stage
+	if err := o.check(ids); err != nil {
+		return nil, err
+	}
+	for _, s := range o.stages {
+		_, enabled := o.profile.configs[s.id]
+		switch {
+		case len(ids) == 0 && enabled:
+			chosen = append(chosen, s)
+		case slices.Contains(ids, s.id) && !enabled:
+			return nil, fmt.Errorf("stage %d: %w", s.id, profiler.ErrNotEnabled)
+		case slices.Contains(ids, s.id):
+			chosen = append(chosen, s)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, profiler.ErrNotEnabled
+	}
+	return chosen, nil
+}
+
+// check refuses ids of stages that do not run.
+func (o *Omni) check(ids []int) error {
+	var known, unknown []int
+	for _, s := range o.stages {
+		known = append(known, s.id)
+	}
+	for _, id := range ids {
+		if !slices.Contains(known, id) {
+			unknown = append(unknown, id)
+		}
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("%w: %v; this pipeline runs %v", ErrUnknownStage, unknown, known)
+	}
+	return nil
+}

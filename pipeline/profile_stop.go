@@ -1,0 +1,300 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/picture"
+)
+
+// StopProfile ends collection in the named stages, all of the session if stages is empty, waits for their files and
+// reports the session. A worker that has died meanwhile is reported as failed. When nothing is active it reports the last
+// session.
+func (o *Omni) StopProfile(stages []int) (*ProfileReport, error) {
+	return o.StopProfileWith(context.Background(), ProfileStopOptions{Stages: stages, Wait: true})
+}
+
+// StopProfileWith is StopProfile with a choice of session, and of whether to wait. Collection ends between two steps; the
+// files are written while the model goes on, which WaitProfile waits for.
+func (o *Omni) StopProfileWith(ctx context.Context, options ProfileStopOptions) (*ProfileReport, error) {
+	report, err := o.stopProfile(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("stop profile: %w", err)
+	}
+	return report, nil
+}
+
+func (o *Omni) stopProfile(ctx context.Context, options ProfileStopOptions) (*ProfileReport, error) {
+	if err := o.enter(); err != nil {
+		return nil, err
+	}
+	defer o.running.Done()
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	p := &o.profile
+	if len(p.configs) == 0 {
+		return nil, profiler.ErrNotEnabled
+	}
+	if err := o.check(options.Stages); err != nil {
+		return nil, err
+	}
+	s, err := p.find(options.Session)
+	if s == nil || err != nil {
+		return p.report(nil, nil), err
+	}
+	chosen, err := o.endCollection(ctx, s, options.Stages)
+	if err != nil {
+		return nil, err
+	}
+	if !options.Wait {
+		return p.fresh(ctx, s), nil
+	}
+	if len(p.active(s)) == 0 {
+		err = await(ctx, s.complete)
+	} else {
+		err = each(chosen, func(t *tap) error { return await(ctx, t.done) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.fresh(ctx, s), nil
+}
+
+// endCollection ends collection in stages of a session, all if ids is empty, and returns their workers. Stages that have
+// been stopped before are no mistake.
+func (o *Omni) endCollection(ctx context.Context, s *profileSession, ids []int) ([]*tap, error) {
+	p := &o.profile
+	if err := p.take(ctx); err != nil {
+		return nil, err
+	}
+	defer p.give()
+	var chosen, ending []*tap
+	for _, id := range ids {
+		if !slices.ContainsFunc(s.taps, func(t *tap) bool { return t.stage.id == id }) && len(p.active(s)) > 0 {
+			return nil, fmt.Errorf("%w in stage %d; session %s records stages %v", ErrNoProfile, id, s.name, s.stages())
+		}
+	}
+	p.mu.Lock()
+	for _, t := range s.taps {
+		if len(ids) == 0 || slices.Contains(ids, t.stage.id) {
+			chosen = append(chosen, t)
+			if !t.stopped {
+				ending = append(ending, t)
+			}
+		}
+	}
+	p.mu.Unlock()
+	err := each(ending, func(t *tap) error {
+		report, err := t.end(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // a worker that ends with the pipeline ends the session by itself
+		}
+		if err != nil && report.Session == "" {
+			report = t.lost(err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		t.said, t.stopped = report, true
+		return nil
+	})
+	for _, t := range ending {
+		if p.hasStopped(t) {
+			p.finishing.Go(func() { o.completeTap(t) })
+		}
+	}
+	if len(ending) > 0 && len(p.active(s)) == 0 {
+		p.endBook(s, len(o.gate))
+		p.finishing.Go(func() { o.completeSession(s) })
+	}
+	return chosen, err
+}
+
+func (p *profileState) hasStopped(t *tap) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return t.stopped
+}
+
+func (s *profileSession) stages() (ids []int) {
+	for _, t := range s.taps {
+		ids = append(ids, t.stage.id)
+	}
+	return ids
+}
+
+// completeTap waits for the files of a worker whose collection has ended. If the pipeline closes meanwhile, the worker
+// completes them before it ends and Close sees to the rest.
+func (o *Omni) completeTap(t *tap) {
+	ctx, cancel := o.within(context.Background())
+	defer cancel()
+	report, err := t.wait(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil && report.Session == "" {
+		report = t.lost(err)
+	}
+	t.writes(false)
+	o.profile.settle(t, report)
+}
+
+// settle keeps the last that will be said of a worker's part in its session.
+func (p *profileState) settle(t *tap, report profiler.Report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.stopped = true
+	if t.final == nil {
+		t.final = &report
+		close(t.done)
+	}
+}
+
+// completeSession waits for the files of all workers of a session that has been stopped, then writes what is made of them.
+func (o *Omni) completeSession(s *profileSession) {
+	ctx, cancel := o.within(context.Background())
+	defer cancel()
+	for _, t := range s.taps {
+		if await(ctx, t.done) != nil {
+			return
+		}
+	}
+	o.profile.publish(ctx, s)
+}
+
+// publish writes the ledger of a session whose workers are done with it, makes the pictures, and wakes everybody who
+// waits for the session. It does nothing the second time.
+func (p *profileState) publish(ctx context.Context, s *profileSession) {
+	written := p.writeBook(s)
+	pictures := p.makePictures(ctx, s)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.written == nil {
+		s.written, s.pictures, s.book = written, pictures, book{}
+		close(s.complete)
+	}
+}
+
+// makePictures makes the merged trace and the page in every directory of the session that wants them.
+func (p *profileState) makePictures(ctx context.Context, s *profileSession) *ProfilePictures {
+	made := &ProfilePictures{Result: picture.Result{Files: []picture.File{}, Missing: []string{}}}
+	var faults []error
+	for _, dir := range s.dirs(func(c profiler.Config) bool { return c.MergeProfiles }) {
+		if ctx.Err() != nil {
+			break // the pipeline closes; a command can make them later
+		}
+		result, err := picture.Make(ctx, dir, fmt.Sprintf("%s.%d", s.name, s.stampNS))
+		if result != nil {
+			made.Files = append(made.Files, result.Files...)
+			made.Missing = append(made.Missing, result.Missing...)
+		}
+		faults = append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		made.Error = err.Error()
+	}
+	return made
+}
+
+// dirs lists the profile directories of the session's stages whose configuration passes want.
+func (s *profileSession) dirs(want func(profiler.Config) bool) []string {
+	var dirs []string
+	for _, t := range s.taps {
+		if dir := t.start.Config.TorchProfilerDir; dir != "" && want(t.start.Config) {
+			dirs = append(dirs, filepath.Clean(dir))
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// endPoll is how often WaitProfile asks whether the budgets of a session that nobody stops are used up.
+const endPoll = 50 * time.Millisecond
+
+// WaitProfile returns when a session is complete: the files of all workers, the ledger, the pictures. An empty name means
+// the current or last session. One that is still active is waited for until somebody stops it, or until budgets have
+// ended it in all its workers, and then it is stopped.
+func (o *Omni) WaitProfile(ctx context.Context, session string) (*ProfileReport, error) {
+	report, err := o.waitProfile(ctx, session)
+	if err != nil {
+		return nil, fmt.Errorf("wait for profile: %w", err)
+	}
+	return report, nil
+}
+
+func (o *Omni) waitProfile(ctx context.Context, session string) (*ProfileReport, error) {
+	if err := o.enter(); err != nil {
+		return nil, err
+	}
+	defer o.running.Done()
+	ctx, cancel := o.within(ctx)
+	defer cancel()
+	p := &o.profile
+	s, err := p.find(session)
+	if s == nil || err != nil {
+		return p.report(nil, nil), err
+	}
+	poll := time.NewTicker(endPoll)
+	defer poll.Stop()
+	for len(p.active(s)) > 0 {
+		report := p.fresh(ctx, s)
+		if !slices.ContainsFunc(report.Workers, func(w profiler.Report) bool { return !w.State.Ended() }) && ctx.Err() == nil {
+			if _, err := o.endCollection(ctx, s, nil); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if err := await(ctx, s.complete); err != nil {
+		return nil, err
+	}
+	return p.report(s, nil), nil
+}
+
+// await waits for the end of something.
+func await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// closeProfiles completes the sessions of a pipeline whose workers have ended: what they have said of it last counts.
+func (o *Omni) closeProfiles() {
+	p := &o.profile
+	p.finishing.Wait()
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // nobody waits for pictures
+	p.mu.Lock()
+	sessions := slices.Clone(p.recent)
+	p.mu.Unlock()
+	for _, s := range sessions {
+		select {
+		case <-s.complete:
+			continue
+		default:
+		}
+		for _, t := range p.openTaps(s) {
+			p.settle(t, t.lost(message.Errorf(message.Cancelled, "the pipeline was closed")))
+		}
+		p.endBook(s, 0)
+		p.publish(ended, s)
+	}
+}

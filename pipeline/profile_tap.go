@@ -1,0 +1,134 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/profiler"
+)
+
+// tap is a worker in a session. Its first fields do not change; the others are guarded by profileState.mu.
+type tap struct {
+	stage *stage
+	live  *live // the life that records: its successor knows nothing of the session; nil if there was none
+	start profiler.Start
+
+	writing bool // counted in live.writing; belongs to the goroutine that begins or completes the session in this worker
+
+	said    profiler.Report  // its latest answer
+	stopped bool             // its collection has ended for good
+	final   *profiler.Report // once nothing more will happen to it
+	done    chan struct{}    // closed when final is there
+}
+
+func newTap(s *stage, l *live) *tap { return &tap{stage: s, live: l, done: make(chan struct{})} }
+
+// ask sends the worker a profile message and returns its answer.
+func (t *tap) ask(ctx context.Context, build func(id uint64) message.Message) (profiler.Report, error) {
+	m, err := t.live.ask(ctx, build)
+	if err != nil {
+		return profiler.Report{}, fmt.Errorf("stage %d (%s): %w", t.stage.id, t.stage.name, err)
+	}
+	reply, ok := m.(*message.ProfileReply)
+	if !ok {
+		return profiler.Report{}, fmt.Errorf("stage %d (%s) answered with %s", t.stage.id, t.stage.name, m.Kind())
+	}
+	if reply.Error != nil {
+		return reply.Report, &StageError{Stage: t.stage.id, Name: t.stage.name, Code: reply.Error.Code, Cause: reply.Error}
+	}
+	return reply.Report, nil
+}
+
+// begin starts the session in the worker.
+func (t *tap) begin(ctx context.Context) (profiler.Report, error) {
+	report, err := t.ask(ctx, func(id uint64) message.Message { return &message.ProfileStart{ID: id, Start: t.start} })
+	t.writes(err == nil)
+	return report, err
+}
+
+// writes says whether the worker has files to write, for which it needs more time to end.
+func (t *tap) writes(yes bool) {
+	switch {
+	case yes && !t.writing:
+		t.live.writing.Add(1)
+	case !yes && t.writing:
+		t.live.writing.Add(-1)
+	}
+	t.writing = yes
+}
+
+// status asks how far the worker is.
+func (t *tap) status(ctx context.Context) (profiler.Report, error) {
+	report, err := t.ask(ctx, func(id uint64) message.Message { return &message.ProfileStatus{ID: id} })
+	if err == nil && report.Session != t.start.Session { // it has begun another since
+		return t.wait(ctx)
+	}
+	return report, err
+}
+
+// end ends collection in the worker.
+func (t *tap) end(ctx context.Context) (profiler.Report, error) {
+	return t.ask(ctx, func(id uint64) message.Message { return &message.ProfileStop{ID: id} })
+}
+
+// wait returns when the worker's files are complete.
+func (t *tap) wait(ctx context.Context) (profiler.Report, error) {
+	return t.ask(ctx, func(id uint64) message.Message { return &message.ProfileWait{ID: id, Session: t.start.Session} })
+}
+
+// discard ends the session in the worker, which may not even have answered that it has begun, without files.
+func (t *tap) discard(ctx context.Context, reason string) {
+	// A worker that is dead or does not answer in time has nothing to discard, or does it when it gets there.
+	_, _ = t.ask(ctx, func(id uint64) message.Message { return &message.ProfileStop{ID: id, Discard: reason} })
+	t.writes(false)
+}
+
+// lost is the report of a worker that cannot give one. What it said of its own end counts, if it said anything.
+func (t *tap) lost(err error) profiler.Report {
+	identity := profiler.Identity{
+		Worker: t.stage.open.Worker, Stage: t.stage.id, Rank: t.stage.open.Rank, WorldSize: t.stage.open.World,
+	}
+	if t.live != nil {
+		identity.PID = t.live.process.cmd.Process.Pid
+		if report := t.live.lastReport(); report != nil && report.Session == t.start.Session {
+			return *report
+		}
+	}
+	report := profiler.Report{
+		Identity: identity, Session: t.start.Session, State: profiler.StateFailed, Dropped: map[string]int64{}, Clock: t.start.Clock,
+		Error: err.Error(), Files: profiler.FilesAt(t.start.Paths(identity)),
+	}
+	if report.Files == nil {
+		report.Files = []profiler.File{}
+	}
+	for _, path := range t.start.Paths(identity) {
+		if exists(path) {
+			continue
+		}
+		report.Missing = append(report.Missing, path)
+		if exists(path + ".tmp") {
+			report.Error += fmt.Sprintf("; what it had written is in %s.tmp, which omni-run profile repair reads", path)
+		}
+	}
+	return report
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// each calls do for all taps at once and joins the errors.
+func each(taps []*tap, do func(*tap) error) error {
+	errs := make([]error, len(taps))
+	var calls sync.WaitGroup
+	for i, t := range taps {
+		calls.Go(func() { errs[i] = do(t) })
+	}
+	calls.Wait()
+	return errors.Join(errs...)
+}

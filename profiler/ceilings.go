@@ -1,0 +1,59 @@
+package profiler
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// ErrSetting says that a start asked for a setting that does not exist, is wrong, or is not for a start to choose.
+var ErrSetting = errors.New("profiler setting refused")
+
+// Ceilings bound what the settings of one start may ask for, whoever sends them. A zero field sets no bound.
+type Ceilings struct {
+	MaxSeconds float64
+	MaxEvents  int
+	MaxTraceMB float64
+}
+
+// fixed lists the settings that belong to the server: where files go, and what runs between the sessions.
+var fixed = []string{"profiler", "torch_profiler_dir", "ring_seconds", "ring_slo_ms"}
+
+// Within returns the configuration of one session: c with the settings of a start laid over it. A setting above a ceiling
+// is refused; what the start leaves to c is lowered to the ceiling in silence. All faults are reported, each names its
+// setting, and the error is an ErrSetting.
+func (c Config) Within(ceilings Ceilings, settings map[string]any) (Config, error) {
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if slices.Contains(fixed, name) {
+			faults = append(faults, fmt.Errorf("%s: it belongs to the server and cannot be changed by a start", name))
+		}
+	}
+	laid, err := c.With(settings)
+	faults = append(faults, err)
+	laid.RingSeconds, laid.RingSLOMS = 0, 0 // the ring makes way for a session
+	if len(faults) == 1 && err == nil {
+		faults = append(faults, laid.Validate())
+	}
+	faults = append(faults,
+		bound(settings, "max_seconds", &laid.MaxSeconds, ceilings.MaxSeconds),
+		bound(settings, "max_events", &laid.MaxEvents, ceilings.MaxEvents),
+		bound(settings, "max_trace_mb", &laid.MaxTraceMB, ceilings.MaxTraceMB))
+	if err := errors.Join(faults...); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrSetting, err)
+	}
+	return laid, nil
+}
+
+// bound applies a ceiling to a budget, for which 0 means no limit.
+func bound[T int | float64](settings map[string]any, name string, value *T, ceiling T) error {
+	if ceiling == 0 || (*value > 0 && *value <= ceiling) {
+		return nil
+	}
+	if _, asked := settings[name]; asked {
+		return fmt.Errorf("%s: got %v, the server allows at most %v", name, *value, ceiling)
+	}
+	*value = ceiling
+	return nil
+}

@@ -1,0 +1,64 @@
+package profiler
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestSettingsOfAStart(t *testing.T) {
+	base := FromDir("/d")
+	base.MaxEvents, base.RingSeconds, base.Recorder = 50, 10, RecorderStream
+	ceilings := Ceilings{MaxSeconds: 60, MaxEvents: 100}
+	own := base.clone()
+	own.MaxSeconds, own.RingSeconds = 60, 0
+	changed := own.clone()
+	changed.MaxSeconds, changed.MaxEvents, changed.MaxTraceMB, changed.Activities = 5, 100, 7, []string{"CPU"}
+	kineto := own.clone()
+	kineto.Recorder = "kineto"
+	for name, test := range map[string]struct {
+		settings map[string]any
+		want     Config
+		faults   []string
+	}{
+		"nothing is asked for": {nil, own, nil},
+		"within the ceilings": {
+			map[string]any{"max_seconds": 5.0, "max_events": 100.0, "max_trace_mb": 7, "activities": []any{"CPU"}}, changed, nil,
+		},
+		"a recorder that has no ring": {map[string]any{"recorder": "kineto"}, kineto, nil},
+		"above": {
+			map[string]any{"max_seconds": 61, "max_events": 101},
+			Config{},
+			[]string{"max_seconds: got 61, the server allows at most 60", "max_events: got 101, the server allows at most 100"},
+		},
+		"no limit at all": {map[string]any{"max_seconds": 0}, Config{}, []string{"max_seconds: got 0, the server allows at most 60"}},
+		"what belongs to the server": {
+			map[string]any{"torch_profiler_dir": "/etc", "profiler": nil, "ring_seconds": 1, "ring_slo_ms": 1},
+			Config{},
+			[]string{"torch_profiler_dir: it belongs to the server", "profiler: it belongs", "ring_seconds: it belongs", "ring_slo_ms: it belongs"},
+		},
+		"an unknown setting": {map[string]any{"colour": 1}, Config{}, []string{`unknown field "colour"`}},
+		"wrong values": {
+			map[string]any{"delay_iterations": -1, "detail": "all"}, Config{}, []string{"delay_iterations: got -1", `detail: got "all"`},
+		},
+		"a wrong type and more": {
+			map[string]any{"max_iterations": "2", "profiler": "cuda"}, Config{}, []string{"max_iterations: got 2 (string)", "profiler: it belongs"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := base.Within(ceilings, test.settings)
+			for _, want := range test.faults {
+				if !errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want an ErrSetting with %q", err, want)
+				}
+			}
+			if test.faults == nil && (err != nil || !reflect.DeepEqual(got, test.want)) {
+				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
+			}
+		})
+	}
+	if base.RingSeconds != 10 || base.Activities[0] != "CPU" {
+		t.Errorf("the base has changed: %+v", base)
+	}
+}

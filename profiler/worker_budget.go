@@ -1,0 +1,109 @@
+package profiler
+
+import (
+	"encoding/json"
+	"time"
+)
+
+const (
+	// budgetPoll is how often an idle worker asks its recorder whether a budget of events or megabytes is used up.
+	budgetPoll = 100 * time.Millisecond
+	// faultPoll is how often a busy worker without such budgets asks it whether it can go on.
+	faultPoll = time.Second
+)
+
+// Timer delivers when there is something to do about a session's budgets, so that an idle worker can call Expire; nil
+// when there is nothing to wait for. Ask again after every other call.
+//
+// max_seconds counts from the beginning of the recording. While a session is still armed it counts from the last step: a
+// worker that gets no work would wait for its first recorded step for ever.
+func (w *Worker) Timer() <-chan time.Time {
+	if w.timer == nil {
+		return nil
+	}
+	return w.timer.C
+}
+
+// Expire ends the session whose Timer has delivered, if its time is over or a budget is used up.
+func (w *Worker) Expire() error {
+	if w.timer == nil {
+		return nil
+	}
+	switch {
+	case w.overdue() && w.recorder != nil:
+		return w.end(EndMaxSeconds)
+	case w.overdue():
+		return w.endUnrecorded(EndMaxSeconds)
+	}
+	if reason := w.exhausted(); reason != "" {
+		return w.end(reason)
+	}
+	w.schedule()
+	return nil
+}
+
+// overdue reports whether max_seconds is over.
+func (w *Worker) overdue() bool { return !w.deadline.IsZero() && !w.now().Before(w.deadline) }
+
+// exhausted says why the recorder takes no more events, "" if it does.
+func (w *Worker) exhausted() string {
+	now := w.now()
+	if w.recorder == nil || (!w.begun.Config.sized() && now.Sub(w.asked) < faultPoll) {
+		return ""
+	}
+	w.asked = now
+	status, err := statusOf(w.recorder)
+	if err != nil {
+		return "" // it will say so when it is stopped
+	}
+	return status.Full
+}
+
+// sized reports whether there is a budget of events or megabytes.
+func (c Config) sized() bool { return c.MaxEvents > 0 || c.MaxTraceMB > 0 }
+
+// arm sets the deadline anew.
+func (w *Worker) arm() {
+	w.disarm()
+	if limit := w.begun.Config.MaxSeconds; limit > 0 {
+		w.deadline = w.now().Add(time.Duration(limit * float64(time.Second)))
+	}
+	w.schedule()
+}
+
+// schedule sets the timer to the next moment at which Expire has something to do.
+func (w *Worker) schedule() {
+	w.stopTimer()
+	wait := time.Duration(-1)
+	if !w.deadline.IsZero() {
+		wait = max(0, w.deadline.Sub(w.now()))
+	}
+	if w.recorder != nil && w.begun.Config.sized() && (wait < 0 || wait > budgetPoll) {
+		wait = budgetPoll
+	}
+	if wait >= 0 {
+		w.timer = time.NewTimer(wait)
+	}
+}
+
+func (w *Worker) disarm() {
+	w.deadline = time.Time{}
+	w.stopTimer()
+}
+
+func (w *Worker) stopTimer() {
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}
+
+// statusOf asks a recorder how far it has come.
+func statusOf(r Recorder) (RecorderStatus, error) {
+	var status RecorderStatus
+	text, err := r.Status()
+	if err == nil {
+		err = json.Unmarshal(text, &status)
+	}
+	return status, err
+}
