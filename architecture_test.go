@@ -31,6 +31,7 @@ type goPackage struct {
 	CgoFiles     []string
 	TestGoFiles  []string
 	XTestGoFiles []string
+	Imports      []string
 	Deps         []string
 }
 
@@ -65,6 +66,7 @@ func packages(t *testing.T) []goPackage {
 type edge struct {
 	from   []string // packages inside the module, with all below them
 	to     []string // packages inside the module with all below them, or packages of others by their full path
+	direct bool     // only a direct dependency must not exist
 	reason string
 }
 
@@ -86,7 +88,11 @@ var forbidden = []edge{
 		reason: "the pipeline serves any front: it knows no HTTP and no command line",
 	},
 	{
-		from: []string{"api"}, to: []string{"cmd", "examples", "pipeline/worker", "pipeline/transport"},
+		from: []string{"api"}, to: []string{"cmd", "examples"},
+		reason: "api is below the commands: any program can serve a pipeline",
+	},
+	{
+		from: []string{"api"}, to: []string{"pipeline/worker", "pipeline/transport", "os/exec"}, direct: true,
 		reason: "api knows no processes, only the pipeline",
 	},
 	{
@@ -110,7 +116,11 @@ func TestImportsPointOneWay(t *testing.T) {
 			if !within(p.name(), rule.from) {
 				continue
 			}
-			for _, dependency := range p.Deps {
+			dependencies := p.Deps
+			if rule.direct {
+				dependencies = p.Imports
+			}
+			for _, dependency := range dependencies {
 				inside, ours := strings.CutPrefix(dependency, module+"/")
 				if ours && within(inside, rule.to) || within(dependency, rule.to) {
 					t.Errorf("%s depends on %s: %s", p.name(), strings.TrimPrefix(dependency, module+"/"), rule.reason)
@@ -153,12 +163,53 @@ func TestCIsCalledInOnePlacePerLibrary(t *testing.T) {
 	}
 }
 
+// mayImportGotorch holds the one importer, and the tests that use gotorch to compute the same a second time.
+var mayImportGotorch = []string{"torch/gotorch.go", "torch/gotorch_test.go", "torch/golden/gotorch_test.go"}
+
 func TestGotorchHasOneImporter(t *testing.T) {
 	for _, file := range filesImporting(t, "github.com/wangkuiyi/gotorch") {
-		if file != "torch/gotorch.go" && file != "torch/gotorch_test.go" {
+		if !slices.Contains(mayImportGotorch, file) {
 			t.Errorf("%s imports gotorch: every error of it panics, and torch/gotorch.go is the one place that recovers", file)
 		}
 	}
+}
+
+// Every test of package torch ends with the live counters of the C library at zero: it calls checkNoLeaks, or withEngine,
+// which does.
+func TestTestsOfTorchCountHandles(t *testing.T) {
+	tests := 0
+	eachFile(t, parser.SkipObjectResolution, func(name string, file *ast.File) {
+		if file.Name.Name != "torch" || !strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		for _, declaration := range file.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if !ok || function.Recv != nil || !isTest.MatchString(function.Name.Name) || function.Name.Name == "TestMain" {
+				continue
+			}
+			tests++
+			if !calls(function, "checkNoLeaks", "withEngine") {
+				t.Errorf("%s: %s does not call checkNoLeaks", name, function.Name.Name)
+			}
+		}
+	})
+	require.Greater(t, tests, 30)
+}
+
+// isTest is the name of a test or fuzz function.
+var isTest = regexp.MustCompile(`^(Test|Fuzz)[A-Z]`)
+
+// calls reports whether a function calls one of these functions of its package.
+func calls(function *ast.FuncDecl, names ...string) (found bool) {
+	ast.Inspect(function, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if called, ok := call.Fun.(*ast.Ident); ok && slices.Contains(names, called.Name) {
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
 }
 
 // mayInit lists the files that need an init function, and why.

@@ -312,6 +312,7 @@ func TestOpenEngineRefusesBadConfigs(t *testing.T) {
 }
 
 func TestCallsOffTheTorchThreadFail(t *testing.T) {
+	checkNoLeaks(t)
 	var engine *Engine
 	config := fakeConfig(t)
 	onThread(t, func() {

@@ -86,6 +86,7 @@ func TestPicklesRefuseBadInput(t *testing.T) {
 // What gotorch computes arrives in our tensors, and what goes through an engine arrives in gotorch: two libraries over
 // one libtorch, which know nothing of each other, agree about every byte.
 func TestGotorchAgreesAboutTensors(t *testing.T) {
+	checkNoLeaks(t)
 	a := gotorch.Arange(1, 7, 1, false).View(2, 3)
 	b := gotorch.Linspace(-1, 1, 6, false).View(3, 2)
 	product, err := fromGotorch("test", gotorch.MM(a, b))
@@ -157,6 +158,7 @@ func echo(t *testing.T, tensor Tensor) Tensor {
 
 // The test binary itself must start where there is one CPU, and gotorch must not have set the number of threads.
 func TestProgramStartsOnOneCPU(t *testing.T) {
+	checkNoLeaks(t)
 	runtime.LockOSThread() // and never unlocked: the thread with the changed affinity ends with this goroutine
 	var one unix.CPUSet
 	var all unix.CPUSet

@@ -70,7 +70,8 @@ func onThread(t *testing.T, f func()) {
 // handleClasses are the classes that Live knows.
 var handleClasses = []string{"status", "buffer", "engine", "sequence", "step", "recorder"}
 
-// checkNoLeaks fails the test if handles are alive at its end.
+// checkNoLeaks fails the test if handles are alive at its end. Every test calls it first, so that its cleanup is the last:
+// architecture_test.go of the repository sees to that.
 func checkNoLeaks(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {

@@ -51,6 +51,7 @@ func TestModels(t *testing.T) {
 }
 
 func TestLiveKnowsItsClasses(t *testing.T) {
+	checkNoLeaks(t)
 	for _, class := range handleClasses {
 		if n := Live(class); n < 0 {
 			t.Errorf("class %q: got %d, want a count", class, n)
@@ -70,6 +71,7 @@ func TestInitRefusesBadThreadCounts(t *testing.T) {
 }
 
 func TestCodesHaveTheNamesOfTheHeader(t *testing.T) {
+	checkNoLeaks(t)
 	header, err := os.ReadFile("../csrc/omni.h")
 	if err != nil {
 		t.Fatal(err)

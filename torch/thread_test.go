@@ -20,6 +20,7 @@ func serve(t *testing.T) *Thread {
 }
 
 func TestThreadRunsEverythingOnOneOSThread(t *testing.T) {
+	checkNoLeaks(t)
 	thread := serve(t)
 	var mu sync.Mutex
 	ids := map[int]int{}
@@ -51,6 +52,7 @@ func TestThreadRunsEverythingOnOneOSThread(t *testing.T) {
 }
 
 func TestThreadReturnsTheFunctionsError(t *testing.T) {
+	checkNoLeaks(t)
 	want := errors.New("no such tensor")
 	if err := serve(t).Do(context.Background(), func() error { return want }); !errors.Is(err, want) {
 		t.Errorf("got %v, want %v", err, want)
@@ -58,6 +60,7 @@ func TestThreadReturnsTheFunctionsError(t *testing.T) {
 }
 
 func TestThreadTakesBackAFunctionThatHasNotBegun(t *testing.T) {
+	checkNoLeaks(t)
 	thread := serve(t)
 	running, release := make(chan struct{}), make(chan struct{})
 	first := make(chan error, 1)
@@ -88,6 +91,7 @@ func TestThreadTakesBackAFunctionThatHasNotBegun(t *testing.T) {
 }
 
 func TestThreadFinishesWhatHasBegunWhenItsContextEnds(t *testing.T) {
+	checkNoLeaks(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := false
 	err := serve(t).Do(ctx, func() error {
@@ -110,6 +114,7 @@ func panicOf(f func()) (value any) {
 func explode() { panic("out of cheese") }
 
 func TestThreadCarriesAPanicToTheCallerAndGoesOn(t *testing.T) {
+	checkNoLeaks(t)
 	thread := serve(t)
 	value := panicOf(func() {
 		_ = thread.Do(context.Background(), func() error { explode(); return nil })
@@ -124,6 +129,7 @@ func TestThreadCarriesAPanicToTheCallerAndGoesOn(t *testing.T) {
 }
 
 func TestThreadDoesNotHangAfterGoexit(t *testing.T) {
+	checkNoLeaks(t)
 	thread := serve(t)
 	value := panicOf(func() {
 		_ = thread.Do(context.Background(), func() error { runtime.Goexit(); return nil })
@@ -134,6 +140,7 @@ func TestThreadDoesNotHangAfterGoexit(t *testing.T) {
 }
 
 func TestThreadRefusesAfterStop(t *testing.T) {
+	checkNoLeaks(t)
 	thread := serve(t)
 	thread.Stop()
 	thread.Stop()

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/profiler/gpu"
 )
@@ -29,8 +30,8 @@ type openFunc func(context.Context, pipeline.Config) (engine, error)
 // engine is the part of *pipeline.Omni that the command uses.
 type engine interface {
 	Generate(context.Context, pipeline.Request) (*pipeline.Response, error)
-	StartProfile(stages []int) (*pipeline.ProfileReport, error)
-	StopProfile(stages []int) (*pipeline.ProfileReport, error)
+	api.Engine
+	api.Profiler
 	Close() error
 }
 
@@ -39,6 +40,7 @@ type command func(*environment) *cli.Command
 
 func newApp(env *environment) *cli.App {
 	commands := []command{
+		serveCommand,
 		makeCheckpointCommand,
 		devicesCommand,
 		profileCommand,

@@ -28,13 +28,7 @@ const (
 
 // generateFlags are the flags of the default action, in the order of --help.
 func generateFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "model", Category: modelGroup, Usage: "`DIR|ID` a checkpoint's folder, or a hub id that lies in the local Hugging Face cache"},
-		&cli.StringFlag{Name: "dtype", Category: modelGroup, Value: "auto", Usage: "`TYPE` element type of every stage: auto (the checkpoint's, the default), float32, bfloat16"},
-		&cli.StringFlag{Name: "device", Category: modelGroup, Usage: "`DEVICE` device of every stage: cpu, cuda:0, ...; default: as the stage config says"},
-		&cli.IntFlag{Name: "max-concurrency", Category: modelGroup, Value: 16, Usage: "`N` let so many requests in at once (16); the others wait"},
-		&cli.StringFlag{Name: "stage-configs-path", Category: modelGroup, Usage: "`FILE` YAML with the stages' devices, threads, batch sizes and sampling; default: built in"},
-
+	return append(modelFlags(), []cli.Flag{
 		&cli.StringSliceFlag{Name: "prompt", Category: inputGroup, Usage: "`TEXT` what to say to the model; give it again for more requests"},
 		&cli.StringFlag{Name: "prompts-file", Category: inputGroup, Usage: "`FILE` read prompts from a file, see below; - is standard input"},
 		&cli.StringFlag{Name: "system", Category: inputGroup, Usage: "`TEXT` system message; default: the model's own"},
@@ -47,12 +41,47 @@ func generateFlags() []cli.Flag {
 
 		&cli.Int64Flag{Name: "seed", Category: samplingGroup, Usage: "`N` make every request repeatable, with the reference's own draws for this seed"},
 		&cli.IntFlag{Name: "max-tokens", Category: samplingGroup, Usage: "`N` end the text after so many tokens; default: the model's limit"},
-		&cli.StringFlag{Name: "sampling-params", Category: samplingGroup, Usage: "`LIST` JSON with one object per stage: temperature (0 is greedy), top_p, top_k (-1 is off), max_tokens, repetition_penalty, seed, stop_token_ids"},
+		&cli.StringFlag{Name: "sampling-params", Category: samplingGroup, Usage: "`LIST` JSON with one object per stage: temperature (0 is greedy), top_p, top_k (-1 is off), max_tokens, min_tokens, repetition_penalty, seed, stop_token_ids"},
 
 		&cli.StringFlag{Name: "profile-dir", Category: profilingGroup, Usage: "`DIR` record each stage and write its trace and operator table there"},
 		&cli.StringFlag{Name: "profile-stages", Category: profilingGroup, Usage: "`LIST` record only these stages: ids such as 0,2"},
 		&cli.StringSliceFlag{Name: "profiler-config", Category: profilingGroup, Usage: "`NAME=VALUE` a profiler setting (lists: activities=CPU,CUDA), or all of them as one JSON object; --profiler-config.NAME=VALUE means the same"},
+	}...)
+}
+
+// modelFlags say what to open, for every command that opens a pipeline.
+func modelFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "model", Category: modelGroup, Usage: "`DIR|ID` a checkpoint's folder, or a hub id that lies in the local Hugging Face cache"},
+		&cli.StringFlag{Name: "dtype", Category: modelGroup, Value: "auto", Usage: "`TYPE` element type of every stage: auto (the checkpoint's, the default), float32, bfloat16"},
+		&cli.StringFlag{Name: "device", Category: modelGroup, Usage: "`DEVICE` device of every stage: cpu, cuda:0, ...; default: as the stage config says"},
+		&cli.IntFlag{Name: "max-concurrency", Category: modelGroup, Value: 16, Usage: "`N` let so many requests in at once (16); the others wait"},
+		&cli.StringFlag{Name: "stage-configs-path", Category: modelGroup, Usage: "`FILE` YAML with the stages' devices, threads, batch sizes and sampling; default: built in"},
 	}
+}
+
+// modelOptions reads modelFlags and reports all mistakes in them.
+func modelOptions(c *cli.Context, env *environment) (pipeline.Config, error) {
+	cfg := pipeline.Config{
+		Model:            c.String("model"),
+		StageConfigsPath: c.String("stage-configs-path"),
+		DType:            c.String("dtype"),
+		Device:           c.String("device"),
+		MaxConcurrency:   c.Int("max-concurrency"),
+		WorkerPath:       env.getenv("OMNI_WORKER"),
+	}
+	var faults []error
+	if cfg.Model == "" {
+		faults = append(faults, errors.New("--model is missing: want a checkpoint folder or a hub id"))
+	}
+	faults = append(faults, named("--dtype", config.CheckDType(cfg.DType)))
+	if cfg.Device != "" {
+		faults = append(faults, named("--device", config.CheckDevice(cfg.Device)))
+	}
+	if cfg.MaxConcurrency < 1 {
+		faults = append(faults, fmt.Errorf("--max-concurrency is %d, want 1 or more", cfg.MaxConcurrency))
+	}
+	return cfg, errors.Join(faults...)
 }
 
 // options are the flags of a generation, checked as far as that is possible without the model.
@@ -76,31 +105,15 @@ func readOptions(c *cli.Context, env *environment) (*options, error) {
 		}
 	}
 
-	o.pipeline = pipeline.Config{
-		Model:            c.String("model"),
-		StageConfigsPath: c.String("stage-configs-path"),
-		DType:            c.String("dtype"),
-		Device:           c.String("device"),
-		MaxConcurrency:   c.Int("max-concurrency"),
-		WorkerPath:       env.getenv("OMNI_WORKER"),
-	}
-	if o.pipeline.Model == "" {
-		fault("--model is missing: want a checkpoint folder or a hub id")
-	}
-	check(named("--dtype", config.CheckDType(o.pipeline.DType)))
-	if o.pipeline.Device != "" {
-		check(named("--device", config.CheckDevice(o.pipeline.Device)))
-	}
-	if o.pipeline.MaxConcurrency < 1 {
-		fault("--max-concurrency is %d, want 1 or more", o.pipeline.MaxConcurrency)
-	}
+	var err error
+	o.pipeline, err = modelOptions(c, env)
+	check(err)
 	if o.format != "text" && o.format != "json" {
 		fault("--format is %q, want text or json", o.format)
 	}
 	if o.outputDir == "" {
 		fault("--output-dir is empty, want a folder")
 	}
-	var err error
 	o.pipeline.Log, err = newLogger(env)
 	check(err)
 	o.pipeline.Profiler, o.profileStages, err = profileOptions(c, env)

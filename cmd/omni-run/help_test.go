@@ -10,6 +10,7 @@ import (
 func TestHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help.txt":                 {"--help"},
+		"help-serve.txt":           {"serve", "--help"},
 		"help-make-checkpoint.txt": {"make-checkpoint", "--help"},
 		"help-devices.txt":         {"devices", "--help"},
 	}

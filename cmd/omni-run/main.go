@@ -93,10 +93,10 @@ func interruptible(parent context.Context) (context.Context, func()) {
 func exitCode(ctx context.Context, err error) int {
 	var usage *usageError
 	switch {
+	case err == nil:
+		return 0 // also of a server that was told to end
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return exitInterrupted
-	case err == nil:
-		return 0
 	case errors.As(err, &usage):
 		return exitUsage
 	}

@@ -76,6 +76,8 @@ func runCommandIn(ctx context.Context, omni *fakeOmni, stdin string, args ...str
 
 // fakeOmni answers every prompt with its own text in upper case and a sample per character.
 type fakeOmni struct {
+	engine // what no test asks for
+
 	openError    error
 	requestError map[string]error // by request id
 	stopError    error

@@ -147,19 +147,22 @@ int64_t draw(const at::Tensor& probabilities, Rng& rng) {
 }
 
 SamplingParams SamplingParams::parse(const Config& config) {
-  config.reject_unknown({"temperature", "top_p", "top_k", "max_tokens", "repetition_penalty",
+  config.reject_unknown({"temperature", "top_p", "top_k", "max_tokens", "min_tokens", "repetition_penalty",
                          "stop_token_ids", "suppress_tokens"});
   SamplingParams params;
   params.temperature = config.number("temperature", params.temperature);
   params.top_p = config.number("top_p", params.top_p);
   params.top_k = config.integer("top_k", params.top_k);
   params.max_tokens = config.positive("max_tokens");
+  params.min_tokens = config.integer("min_tokens", params.min_tokens);
   params.repetition_penalty = config.number("repetition_penalty", params.repetition_penalty);
   params.stop_token_ids = config.integers("stop_token_ids", std::vector<int64_t>{});
   params.suppress_tokens = config.integers("suppress_tokens", std::vector<int64_t>{});
   check_range(config, params.temperature >= 0, "temperature", "a number >= 0");
   check_range(config, params.top_p >= 0 && params.top_p <= 1, "top_p", "a number from 0 to 1");
   check_range(config, params.top_k >= -1, "top_k", "an integer >= -1");
+  check_range(config, params.min_tokens >= 0 && params.min_tokens <= params.max_tokens, "min_tokens",
+              "an integer from 0 to max_tokens");
   check_range(config, params.repetition_penalty > 0, "repetition_penalty", "a number > 0");
   return params;
 }
@@ -169,11 +172,12 @@ bool SamplingParams::stops_at(int64_t token) const {
 }
 
 int64_t sample(const at::Tensor& logits, const SamplingParams& params, c10::ArrayRef<int64_t> history,
-               Rng& rng) {
+               int64_t generated, Rng& rng) {
   TORCH_CHECK(logits.dim() == 1 && logits.numel() > 0 && logits.scalar_type() == at::kFloat,
               "sample: expected float32 logits [V], found ", logits.scalar_type(), " ", logits.sizes());
   at::Tensor scores = logits.cpu().unsqueeze(0);
   scores = apply_repetition_penalty(scores, params.repetition_penalty, history);
+  if (generated < params.min_tokens) scores = suppress(scores, params.stop_token_ids);
   scores = suppress(scores, params.suppress_tokens);
   check_scores(scores);
   if (params.greedy()) return scores.argmax(-1).item<int64_t>();

@@ -18,12 +18,13 @@ struct SamplingParams {
   double top_p = 1;        // 1: off
   int64_t top_k = -1;      // -1 or 0: off
   int64_t max_tokens = 0;  // > 0 after parse()
+  int64_t min_tokens = 0;  // before so many, no stop token is chosen
   double repetition_penalty = 1;
   std::vector<int64_t> stop_token_ids;
   std::vector<int64_t> suppress_tokens;  // never chosen
 
-  // {"temperature","top_p","top_k","max_tokens","repetition_penalty","stop_token_ids","suppress_tokens"}; max_tokens
-  // is required. Throws INVALID_ARGUMENT for unknown keys and values out of range.
+  // {"temperature","top_p","top_k","max_tokens","min_tokens","repetition_penalty","stop_token_ids","suppress_tokens"};
+  // max_tokens is required. Throws INVALID_ARGUMENT for unknown keys and values out of range.
   static SamplingParams parse(const Config& config);
 
   bool greedy() const { return temperature == 0; }
@@ -31,12 +32,12 @@ struct SamplingParams {
 };
 
 // The token that follows. logits: float32 [V] on any device, not changed. history: the ids that the repetition
-// penalty looks at, prompt and generated; ids of V and above are ignored. Order: repetition penalty, suppress,
-// temperature, top_k, top_p, softmax, one draw of multinomial. Greedy: repetition penalty, suppress, argmax, and no
-// draw. Draws happen on the CPU whatever the device, so that a seed means the same everywhere. Throws INTERNAL if the
+// penalty looks at, prompt and generated; ids of V and above are ignored. generated: how many tokens came before this
+// one. Order: repetition penalty, min_tokens, suppress, temperature, top_k, top_p, softmax, one draw of multinomial.
+// Greedy: repetition penalty, min_tokens, suppress, argmax, and no draw. Draws happen on the CPU whatever the device, so that a seed means the same everywhere. Throws INTERNAL if the
 // logits contain a NaN or leave no token to choose. [torch thread]
 int64_t sample(const at::Tensor& logits, const SamplingParams& params, c10::ArrayRef<int64_t> history,
-               Rng& rng);
+               int64_t generated, Rng& rng);
 
 // The parts of sample() that have a faster form here than in the reference, with the same result to the last bit.
 

@@ -33,7 +33,7 @@ TEST(Sampler, ChoosesWhatTheReferenceChooses) {
       at::Tensor logits = at::randn({test.at("vocabulary").get<int64_t>()}, logits_rng.generator()) * 3;
       if (test.at("round").get<bool>()) logits = logits.round();
       const at::Tensor before = logits.clone();
-      tokens.push_back(sample(logits, params, history, rng));
+      tokens.push_back(sample(logits, params, history, i, rng));
       history.push_back(tokens.back());
       ASSERT_TRUE(logits.equal(before)) << "the caller's logits were changed";
     }
@@ -53,9 +53,9 @@ TEST(Sampler, RefusesLogitsThatLeaveNothingToChoose) {
   for (const double temperature : {0.0, 1.0}) {
     const SamplingParams params =
         parse({{"temperature", temperature}, {"max_tokens", 1}, {"suppress_tokens", {0, 1}}});
-    expect_error([&] { sample(at::zeros({2}), params, {}, rng); }, OMNI_INTERNAL,
+    expect_error([&] { sample(at::zeros({2}), params, {}, 0, rng); }, OMNI_INTERNAL,
                  {"no token can be chosen", "-inf"});
-    expect_error([&] { sample(at::tensor({0.f, 1.f, nan}), params, {}, rng); }, OMNI_INTERNAL, {"nan"});
+    expect_error([&] { sample(at::tensor({0.f, 1.f, nan}), params, {}, 0, rng); }, OMNI_INTERNAL, {"nan"});
   }
 }
 
@@ -105,6 +105,7 @@ TEST(SamplingParams, ReadsAllKeys) {
                                        {"top_p", 0.25},
                                        {"top_k", 9},
                                        {"max_tokens", 11},
+                                       {"min_tokens", 3},
                                        {"repetition_penalty", 1.5},
                                        {"stop_token_ids", {4, 5}},
                                        {"suppress_tokens", {6}}});
@@ -112,6 +113,7 @@ TEST(SamplingParams, ReadsAllKeys) {
   EXPECT_EQ(params.top_p, 0.25);
   EXPECT_EQ(params.top_k, 9);
   EXPECT_EQ(params.max_tokens, 11);
+  EXPECT_EQ(params.min_tokens, 3);
   EXPECT_EQ(params.repetition_penalty, 1.5);
   EXPECT_EQ(params.suppress_tokens, std::vector<int64_t>{6});
   EXPECT_FALSE(params.greedy());
@@ -134,6 +136,8 @@ TEST(SamplingParams, RefusesValuesOutOfRange) {
       {{{"max_tokens", 1}, {"top_p", -1}}, "\"top_p\""},
       {{{"max_tokens", 1}, {"top_k", -2}}, "\"top_k\": expected an integer >= -1, found -2"},
       {{{"max_tokens", 1}, {"top_k", 1.5}}, "\"top_k\""},
+      {{{"max_tokens", 3}, {"min_tokens", 4}},
+       "\"min_tokens\": expected an integer from 0 to max_tokens, found 4"},
       {{{"max_tokens", 1}, {"repetition_penalty", 0}},
        "\"repetition_penalty\": expected a number > 0, found 0"},
       {{{"max_tokens", 1}, {"stop_token_ids", 3}},

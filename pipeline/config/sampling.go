@@ -17,6 +17,8 @@ type SamplingParams struct {
 	TopK *int64 `json:"top_k,omitempty"`
 	// MaxTokens ends the sequence after so many tokens.
 	MaxTokens *int64 `json:"max_tokens,omitempty"`
+	// MinTokens lets no token end the sequence before so many.
+	MinTokens *int64 `json:"min_tokens,omitempty"`
 	// RepetitionPenalty divides positive and multiplies negative logits of tokens seen before; 1 is off.
 	RepetitionPenalty *float64 `json:"repetition_penalty,omitempty"`
 	// Seed starts the stage's own random generator.
@@ -36,6 +38,7 @@ func (p SamplingParams) Merge(over SamplingParams) SamplingParams {
 		TopP:              pick(p.TopP, over.TopP),
 		TopK:              pick(p.TopK, over.TopK),
 		MaxTokens:         pick(p.MaxTokens, over.MaxTokens),
+		MinTokens:         pick(p.MinTokens, over.MinTokens),
 		RepetitionPenalty: pick(p.RepetitionPenalty, over.RepetitionPenalty),
 		Seed:              pick(p.Seed, over.Seed),
 		StopTokenIDs:      slices.Clone(stop),
@@ -70,6 +73,9 @@ func (p SamplingParams) Validate() error {
 	}
 	if v := p.MaxTokens; v != nil && *v < 1 {
 		add("max_tokens is %d, want 1 or more", *v)
+	}
+	if v := p.MinTokens; v != nil && *v < 0 {
+		add("min_tokens is %d, want 0 or more", *v)
 	}
 	if v := p.RepetitionPenalty; v != nil && (!finite(*v) || *v <= 0) {
 		add("repetition_penalty is %v, want more than 0", *v)

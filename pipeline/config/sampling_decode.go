@@ -13,7 +13,7 @@ import (
 
 // samplingKeys are the keys of SamplingParams in the order of the fields.
 var samplingKeys = []string{
-	"temperature", "top_p", "top_k", "max_tokens", "repetition_penalty", "seed", "stop_token_ids",
+	"temperature", "top_p", "top_k", "max_tokens", "min_tokens", "repetition_penalty", "seed", "stop_token_ids",
 }
 
 // set gives the field called key a decoded JSON or YAML value. Null leaves the field unset.
@@ -33,6 +33,8 @@ func (p *SamplingParams) set(key string, value any) (err error) {
 		p.TopK, err = intPtr(value)
 	case "max_tokens":
 		p.MaxTokens, err = intPtr(value)
+	case "min_tokens":
+		p.MinTokens, err = intPtr(value)
 	case "repetition_penalty":
 		p.RepetitionPenalty, err = floatPtr(value)
 	case "seed":

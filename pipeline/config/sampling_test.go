@@ -29,7 +29,7 @@ func TestMergeTakesTheUpperLayerFieldByField(t *testing.T) {
 
 func TestValidateReportsEveryFault(t *testing.T) {
 	p := config.SamplingParams{
-		Temperature: config.Ptr(-1.0), TopP: config.Ptr(0.0), TopK: config.Ptr(int64(-2)), MaxTokens: config.Ptr(int64(0)),
+		Temperature: config.Ptr(-1.0), TopP: config.Ptr(0.0), TopK: config.Ptr(int64(-2)), MaxTokens: config.Ptr(int64(0)), MinTokens: config.Ptr(int64(-1)),
 		RepetitionPenalty: config.Ptr(math.NaN()), Seed: config.Ptr(int64(-1)), StopTokenIDs: []int64{3, -3},
 	}
 	err := p.Validate()
@@ -39,6 +39,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		"top_p is 0, want more than 0 and at most 1",
 		"top_k is -2, want -1 (off) or 1 or more",
 		"max_tokens is 0, want 1 or more",
+		"min_tokens is -1, want 0 or more",
 		"repetition_penalty is NaN, want more than 0",
 		"seed is -1, want 0 or more",
 		"stop_token_ids[1] is -3, want 0 or more",
@@ -66,7 +67,7 @@ func TestDecodeSampling(t *testing.T) {
 		},
 		{"values out of range", `[{}, {"top_p": 2}]`, nil, "sampling parameters: [1].top_p is 2, want more than 0 and at most 1"},
 		{"an unknown key that is like no other", `[{"best_of": 2}]`, nil, `sampling parameters: [0].best_of: unknown key, ` +
-			`want one of temperature, top_p, top_k, max_tokens, repetition_penalty, seed, stop_token_ids`},
+			`want one of temperature, top_p, top_k, max_tokens, min_tokens, repetition_penalty, seed, stop_token_ids`},
 		{"not a list", `3`, nil, "sampling parameters: want a JSON list with one object per stage: json: cannot unmarshal number into Go value of type []json.RawMessage"},
 		{"a damaged object", `{"top_p":`, nil, "sampling parameters: unexpected end of JSON input"},
 		{"a huge number", `[{"seed": 99999999999999999999}]`, nil, "sampling parameters: [0].seed: want a whole number, got 99999999999999999999"},

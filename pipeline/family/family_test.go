@@ -122,10 +122,10 @@ func TestDefaultsAreTheReference(t *testing.T) {
 	assert.Equal(t, map[int]string{0: "text", 2: "audio"}, p.Finals)
 	assert.Equal(t, "Chelsie", p.Speaker)
 	assert.Equal(t, map[string]any{
-		"temperature": 0.0, "top_p": 1.0, "top_k": -1.0, "max_tokens": 1024.0, "repetition_penalty": 1.0, "stop_token_ids": []any{1602.0},
+		"temperature": 0.0, "top_p": 1.0, "top_k": -1.0, "max_tokens": 1024.0, "min_tokens": 0.0, "repetition_penalty": 1.0, "stop_token_ids": []any{1602.0},
 	}, sampling(t, p, 0))
 	assert.Equal(t, map[string]any{
-		"temperature": 0.9, "top_p": 0.8, "top_k": 40.0, "max_tokens": 4096.0, "repetition_penalty": 1.05, "stop_token_ids": []any{},
+		"temperature": 0.9, "top_p": 0.8, "top_k": 40.0, "max_tokens": 4096.0, "min_tokens": 0.0, "repetition_penalty": 1.05, "stop_token_ids": []any{},
 	}, sampling(t, p, 1))
 	thinker, talker, wave := object(t, p, 0), object(t, p, 1), object(t, p, 2)
 	assert.Len(t, thinker["prompt_token_ids"], len(p.PromptTokenIDs))

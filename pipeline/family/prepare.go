@@ -2,6 +2,7 @@ package family
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -91,6 +92,9 @@ func mergeSampling(cfg *config.Config, req Request, textStage int) (map[int]conf
 			}
 			p = p.Merge(req.Sampling[i])
 		}
+		if least, most := value(p.MinTokens, 0), value(p.MaxTokens, math.MaxInt64); least > most {
+			return nil, fmt.Errorf("sampling parameters of stage %d: min_tokens is %d, but max_tokens is %d", s.ID, least, most)
+		}
 		merged[s.ID] = p
 	}
 	return merged, nil
@@ -145,6 +149,7 @@ func engineSampling(p config.SamplingParams, eos []int64) map[string]any {
 		"top_p":              value(p.TopP, 1),
 		"top_k":              offTopK(value(p.TopK, -1)),
 		"max_tokens":         value(p.MaxTokens, 1024),
+		"min_tokens":         value(p.MinTokens, 0),
 		"repetition_penalty": value(p.RepetitionPenalty, 1),
 		"stop_token_ids":     stop,
 	}

@@ -13,6 +13,7 @@ import pathlib
 import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
@@ -42,14 +43,18 @@ SAMPLER_CASES = [
     ("lowering_penalty", 40, 24, dict(temperature=1.0, repetition_penalty=0.7)),
     ("released_vocabulary", 151936, 4, dict(temperature=0.7, top_p=0.9, top_k=20, repetition_penalty=1.1)),
     ("ties", 64, 24, dict(temperature=1.0, top_k=5, top_p=0.9)),
+    ("min_tokens_greedy", 12, 12, dict(temperature=0.0, min_tokens=8, stop_token_ids=[1, 4, 6, 7, 9])),
+    ("min_tokens", 12, 16, dict(temperature=1.0, top_k=4, repetition_penalty=1.2, min_tokens=11, stop_token_ids=[0, 2, 3, 8])),
 ]
 
 
-def processors(params):
-    """The list that generate() builds for these options, in its order."""
+def processors(params, prompt):
+    """The list that generate() builds for these options and a prompt of so many tokens, in its order."""
     result = LogitsProcessorList()
     if params.get("repetition_penalty", 1.0) != 1.0:
         result.append(RepetitionPenaltyLogitsProcessor(params["repetition_penalty"]))
+    if params.get("min_tokens"):
+        result.append(MinNewTokensLengthLogitsProcessor(prompt, params["min_tokens"], params["stop_token_ids"]))
     if params.get("suppress_tokens"):
         result.append(SuppressTokensLogitsProcessor(params["suppress_tokens"]))
     if params["temperature"] != 0:
@@ -74,7 +79,7 @@ def run_case(name, vocabulary, steps, params, number):
         logits = torch.randn(vocabulary, generator=logits_generator) * 3
         if name == "ties":
             logits = logits.round()
-        scores = processors(params)(torch.tensor([history]), logits[None])
+        scores = processors(params, len(prompt))(torch.tensor([history]), logits[None])
         if params["temperature"] == 0:
             token = torch.argmax(scores, dim=-1).item()
         else:

@@ -73,6 +73,10 @@ CASES = [
         "thinker": GREEDY, "talker": TALK,
     },
     {
+        "name": "at-least", "messages": user("Where is the station?"), "seed": 1,
+        "thinker": {**SAMPLED, "min_tokens": 30}, "talker": {**TALK, "max_tokens": 60, "min_tokens": 40},
+    },
+    {
         "name": "solver", "messages": user("Listen."), "seed": 21, "thinker": GREEDY, "talker": {**TALK, "max_tokens": 20},
         "token2wav": {"num_steps": 5, "guidance_scale": 1.5, "sway_coefficient": -0.4},
     },

@@ -65,6 +65,7 @@ def generate_arguments(prefix, sampling):
     """Translates our sampling parameters into arguments of generate with the stage's prefix."""
     arguments = {
         "max_new_tokens": sampling["max_tokens"],
+        "min_new_tokens": sampling.get("min_tokens"),
         "repetition_penalty": sampling.get("repetition_penalty", 1.0),
         "do_sample": sampling["temperature"] > 0,
     }

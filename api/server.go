@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/omni-run/omni/api/page"
+)
+
+// Config is what a [Server] is made of.
+type Config struct {
+	// Engine generates.
+	Engine Engine
+	// Profiler controls profile sessions; nil for a server without the routes for that.
+	Profiler Profiler
+	// Models are the names that requests may give the model, the first is the one that answers have.
+	Models []string
+	// Version is the program's.
+	Version string
+	// APIKey is wanted of every request but those for /health; empty for none.
+	APIKey string
+	// ProfileKey is wanted instead of APIKey by the routes that control profiling; empty for APIKey.
+	ProfileKey string
+	// Limits bound requests.
+	Limits Limits
+	// Log gets a line for each request; nil for none.
+	Log *slog.Logger
+}
+
+// Server answers HTTP requests. Its methods may be called from any goroutine.
+type Server struct {
+	cfg      Config
+	echo     *echo.Echo
+	started  time.Time
+	inside   atomic.Int64 // generations that run or wait
+	draining atomic.Bool
+}
+
+// route is an endpoint.
+type route struct {
+	method, path string
+	key          key
+	handler      echo.HandlerFunc
+}
+
+// routes is the table of all endpoints. Those of the second part exist only where a profiler is configured.
+func (s *Server) routes() []route {
+	table := []route{
+		{http.MethodGet, "/health", keyNone, s.health},
+		{http.MethodGet, "/version", keyAPI, s.version},
+		{http.MethodGet, "/v1/models", keyAPI, s.models},
+		{http.MethodGet, "/stages", keyAPI, s.stages},
+		{http.MethodGet, "/", keyPage, echo.WrapHandler(page.Handler())},
+		{http.MethodGet, "/page/*", keyPage, echo.WrapHandler(page.Handler())},
+	}
+	if s.cfg.Profiler == nil {
+		return table
+	}
+	return append(table, []route{}...)
+}
+
+// New makes a server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Engine == nil {
+		return nil, errors.New("api: there is no engine to serve")
+	}
+	if len(cfg.Models) == 0 || cfg.Models[0] == "" {
+		return nil, errors.New("api: the model has no name")
+	}
+	if err := cfg.Limits.Validate(); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, echo: echo.New(), started: time.Now()}
+	s.echo.HTTPErrorHandler = s.writeError
+	s.echo.Use(s.observe, s.guard)
+	for _, r := range s.routes() {
+		s.echo.Add(r.method, r.path, s.authorize(r))
+	}
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// Serve answers on a listener, which it closes, until ctx ends. Then it takes no new requests, lets those that run end for
+// as long as Limits.Drain says, cancels the rest, and returns when all are gone.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	server := &http.Server{
+		Handler:           s,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ReadHeaderTimeout: s.cfg.Limits.Body,
+		IdleTimeout:       s.cfg.Limits.Idle,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	s.cfg.Log.Info("server ends", slog.Int64("running", s.inside.Load()))
+	drain, stop := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Limits.Drain)
+	defer stop()
+	err := server.Shutdown(drain)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("serve: requests still ran %v after the server was told to end", s.cfg.Limits.Drain)
+		cancel(errDraining)
+		err = errors.Join(err, server.Close())
+	}
+	<-ended
+	return err
+}

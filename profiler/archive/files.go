@@ -1,0 +1,204 @@
+package archive
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/omni-run/omni/profiler/ledger"
+)
+
+// Kinds of a session's files.
+const (
+	KindTrace  = "trace"  // of one worker
+	KindTable  = "table"  // operators of one worker
+	KindLedger = "ledger" // times of requests
+	KindMade   = "made"   // made of the others, or beside them
+)
+
+// File is one file of a session.
+type File struct {
+	// Name is unique among the files of the session.
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+	// Worker is empty for files about all workers.
+	Worker string `json:"worker,omitempty"`
+	Bytes  int64  `json:"bytes"`
+	// Complete is false for a file that is being written, or whose writer has died.
+	Complete bool `json:"complete"`
+
+	path string // below the directory, with slashes
+}
+
+// ErrNoFile says that a session has no complete file of a name.
+var ErrNoFile = errors.New("no such file in the profile session")
+
+// Lookup returns a session of a directory, also one without complete traces: the one of the given ID, or the last of the given
+// name.
+func Lookup(dir, which string) (*Session, error) {
+	sessions, err := Sessions(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, s := range slices.Backward(sessions) {
+		if which == s.Name || which == s.ID() {
+			return &s, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %q", ErrNoSession, which)
+}
+
+// Files lists what the session has left: traces and tables, by worker, the times of its requests, and what its own folder
+// holds. Links that lead out of the directory are no files of it.
+func (s *Session) Files() ([]File, error) {
+	root, err := os.OpenRoot(s.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("profile directory: %w", err)
+	}
+	defer func() { _ = root.Close() }() // it was only read
+	files := []File{}
+	add := func(kind, worker, name string) {
+		info, err := root.Stat(name)
+		if err != nil || !info.Mode().IsRegular() {
+			return // deleted meanwhile, or not ours
+		}
+		files = append(files, File{
+			Name: path.Base(name), Kind: kind, Worker: worker, Bytes: info.Size(), Complete: !strings.HasSuffix(name, ".tmp"), path: name,
+		})
+	}
+	for _, t := range s.Traces {
+		add(KindTrace, t.Worker, filepath.Base(t.Path))
+	}
+	for _, unfinished := range s.Unfinished {
+		name := filepath.Base(unfinished)
+		add(KindTrace, traceName.FindStringSubmatch(name)[1], name)
+	}
+	tables, err := s.tables(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		add(KindTable, t.worker, t.name)
+	}
+	if s.Ledger != "" {
+		add(KindLedger, "", path.Join(ledger.Folder, filepath.Base(s.Ledger)))
+	}
+	own, err := fs.ReadDir(root.FS(), s.ID())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("folder of session %s: %w", s.ID(), err)
+	}
+	for _, entry := range own {
+		add(KindMade, "", path.Join(s.ID(), entry.Name()))
+	}
+	slices.SortStableFunc(files, func(a, b File) int {
+		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), strings.Compare(a.Worker, b.Worker))
+	})
+	return files, nil
+}
+
+// kinds is the order of files in a list.
+var kinds = []string{KindMade, KindTrace, KindTable, KindLedger}
+
+// table is an operator table of the session.
+type table struct{ name, worker string }
+
+// tableHead matches the first line of an operator table.
+var tableHead = regexp.MustCompile(`^Stage \d+ \((.+)\), rank \d+ of \d+, session (\S+): `)
+
+// tables finds the tables of the session. Their names do not say whose they are: their first lines say the session, and
+// their times in which run of the program that was.
+func (s *Session) tables(root *os.Root) ([]table, error) {
+	until, err := s.succeeded()
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(root.FS(), "profiler_out_*.txt")
+	if err != nil {
+		return nil, err
+	}
+	var found []table
+	for _, name := range names {
+		file, err := root.Open(name)
+		if err != nil {
+			continue // deleted meanwhile, or a link to elsewhere
+		}
+		line, _ := bufio.NewReader(file).ReadString('\n') // a file without a line is no table
+		info, err := file.Stat()
+		if err = errors.Join(err, file.Close()); err != nil {
+			return nil, fmt.Errorf("profile directory: %w", err)
+		}
+		m := tableHead.FindStringSubmatch(line)
+		if written := info.ModTime().UnixNano(); m != nil && m[2] == s.Name && written >= s.StampNS && written < until {
+			found = append(found, table{name: name, worker: m[1]})
+		}
+	}
+	return found, nil
+}
+
+// succeeded is when the next session of the same name began, in a later run.
+func (s *Session) succeeded() (ns int64, err error) {
+	sessions, err := Sessions(s.Dir)
+	if err != nil {
+		return 0, err
+	}
+	ns = 1<<63 - 1
+	for _, other := range sessions {
+		if other.Name == s.Name && other.StampNS > s.StampNS {
+			ns = min(ns, other.StampNS)
+		}
+	}
+	return ns, nil
+}
+
+// Open opens one of the session's complete files by its name.
+func (s *Session) Open(name string) (*os.File, *File, error) {
+	files, err := s.Files()
+	if err != nil {
+		return nil, nil, err
+	}
+	i := slices.IndexFunc(files, func(f File) bool { return f.Name == name && f.Complete })
+	if i < 0 {
+		return nil, nil, fmt.Errorf("%w %s: %q", ErrNoFile, s.ID(), name)
+	}
+	root, err := os.OpenRoot(s.Dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("profile directory: %w", err)
+	}
+	defer func() { _ = root.Close() }() // the file stays open
+	file, err := root.Open(files[i].path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w %s: %w", ErrNoFile, s.ID(), err)
+	}
+	return file, &files[i], nil
+}
+
+// Remove deletes the session's files and folder.
+func (s *Session) Remove() error {
+	files, err := s.Files()
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(s.Dir)
+	if err != nil {
+		return fmt.Errorf("profile directory: %w", err)
+	}
+	var faults []error
+	for _, f := range files {
+		if err := root.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
+		}
+	}
+	faults = append(faults, root.RemoveAll(s.ID()), root.Close())
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("remove session %s: %w", s.ID(), err)
+	}
+	return nil
+}
