@@ -22,6 +22,8 @@ type Session struct {
 	About ledger.Session
 	// Missing says what the session lacks: workers without a trace, traces that cannot be read.
 	Missing []string
+	// GPUs is what GPUs did meanwhile, empty if nothing is known.
+	GPUs []*GPU
 }
 
 // ReadSession reads the traces of a session, with what its ledger says. A trace that cannot be read is missing.
@@ -49,6 +51,9 @@ func ReadSession(ctx context.Context, s *archive.Session, about ledger.Session, 
 	slices.SortStableFunc(session.Workers, func(a, b *Worker) int {
 		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Rank, b.Rank), strings.Compare(a.Worker, b.Worker))
 	})
+	if err := session.readTelemetry(s.Path(archive.TelemetryName)); err != nil {
+		session.Missing = append(session.Missing, err.Error())
+	}
 	return session, nil
 }
 
@@ -99,6 +104,8 @@ type StageSummary struct {
 	Ended           string  `json:"ended,omitempty"`
 	// Disordered counts events whose surroundings have inexact times.
 	Disordered int64 `json:"disordered"`
+	// GPU is what the worker's GPU did meanwhile, nil if nothing is known.
+	GPU *GPUUse `json:"gpu,omitempty"`
 	// Top are the operators with the longest self time.
 	Top []*Op `json:"top"`
 }
@@ -147,6 +154,7 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 		Stage: w.Stage, Worker: w.Worker, WindowMS: ms(window), BusyMS: ms(w.BusyNS), Steps: len(w.StepNS),
 		Events: w.Events, Disordered: w.Disordered, Top: []*Op{},
 	}
+	sum.GPU = w.gpu.use()
 	if known := s.known(w); known != nil {
 		sum.Dropped, sum.OverheadPercent, sum.Ended = known.DroppedTotal(), known.OverheadPercent, known.Ended
 	}

@@ -36,6 +36,7 @@ type Worker struct {
 	Calls *Node
 
 	steps []*stepTimes
+	gpu   gpuUse
 }
 
 // Op is everything of one name.

@@ -10,7 +10,8 @@
 //   - a process Requests with a slice per request, which holds the request's critical path, and in every worker's process
 //     the time of each request in that stage, divided into transfer, wait, queue and compute;
 //   - slices that overlap on one track, as Kineto writes them, on tracks of their own;
-//   - arrows from stage to stage, one per request and hand-over.
+//   - arrows from stage to stage, one per request and hand-over;
+//   - a process per GPU with what it did meanwhile, as counters, and slices where something kept its clocks down.
 //
 // What it needs of memory depends on the number of threads and requests, not on that of events.
 package merge
@@ -42,6 +43,8 @@ type Input struct {
 	Workers []ledger.Worker
 	// Missing says what the merged trace lacks, in its header and in a process of its own.
 	Missing []string
+	// Telemetry is the path of what GPUs did meanwhile. Empty and a file that does not exist mean that nothing is known.
+	Telemetry string
 }
 
 // Result says what the merged trace holds.
@@ -52,6 +55,8 @@ type Result struct {
 	Events   int64 `json:"events"`
 	Requests int   `json:"requests"`
 	Arrows   int   `json:"arrows"`
+	// Counters counts the numbers of GPUs over time.
+	Counters int64 `json:"counters"`
 	// Missing are the inputs' and the traces that could not be read.
 	Missing []string `json:"missing"`
 }
@@ -107,6 +112,9 @@ func (m *merger) write(ctx context.Context, in Input) error {
 		return err
 	}
 	if err := m.missing(); err != nil {
+		return err
+	}
+	if err := m.telemetry(in.Telemetry); err != nil {
 		return err
 	}
 	for _, s := range m.sources {

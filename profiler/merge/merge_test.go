@@ -364,3 +364,39 @@ func TestOverlappingSlicesAreMoved(t *testing.T) {
 	require.Equal(t, map[string]int64{"outer": 1, "inner": 1, "late": 2, "later": 3, "free": 1, "callee": 4, "caller": 4, "top": 4}, tracks)
 	require.Equal(t, tracks, arrows)
 }
+
+// What GPUs did is in counters of a process each, and a slice for as long as something kept the clocks down.
+func TestTelemetryBecomesCounters(t *testing.T) {
+	dir := t.TempDir()
+	path, samples := filepath.Join(dir, "stage-0_s1.1.pt.trace.json"), filepath.Join(dir, "gpu.jsonl")
+	write(t, path, 0, worker(500, 2_000_000))
+	line := func(ns int64, rest string) string { return fmt.Sprintf(`{"ns": %d, "device": %s}`+"\n", base+ns, rest) }
+	require.NoError(t, os.WriteFile(samples, []byte(
+		`{"telemetry": 1, "devices": [{"index": 0, "name": "A", "uuid": "x"}, {"index": 1, "name": "B", "uuid": "y"}]}`+"\n"+
+			line(2_000_000, `0, "power_w": 301.5, "memory_used_bytes": 3145728, "throttle": ["power cap"]`)+line(2_000_000, `1, "busy_pct": 7`)+
+			line(3_000_000, `0, "power_w": 200, "throttle": ["power cap", "sync boost"]`)+line(4_000_000, `0, "throttle": ["sync boost"]`)+
+			line(5_000_000, `1, "busy_pct": 8`)), 0o600))
+	out := filepath.Join(dir, "merged.json")
+	result, err := Merge(t.Context(), Input{Traces: []string{path}, Telemetry: samples}, out)
+	require.NoError(t, err)
+	require.EqualValues(t, 5, result.Counters)
+	header, events := readAll(t, out)
+	start, err := header.Base()
+	require.NoError(t, err)
+	var counters, slowdowns []string
+	for _, e := range events {
+		switch {
+		case e.Phase == trace.Counter:
+			counters = append(counters, fmt.Sprintf("%d %s %d %s", (e.Process.Number-gpuPID)/gpuStride, e.Name, start+e.Time-base, e.Args))
+		case e.Category == "throttle":
+			slowdowns = append(slowdowns, fmt.Sprintf("%s %d +%d", e.Name, start+e.Time-base, e.Duration))
+		}
+	}
+	require.Equal(t, []string{
+		`0 memory used MiB 2000000 {"value": 3}`, `0 power W 2000000 {"value": 301.5}`, `1 busy % 2000000 {"value": 7}`,
+		`0 power W 3000000 {"value": 200}`, `1 busy % 5000000 {"value": 8}`,
+	}, counters)
+	require.Equal(t, []string{"power cap 2000000 +2000000", "sync boost 3000000 +2000000"}, slowdowns)
+	_, err = Merge(t.Context(), Input{Traces: []string{path}, Telemetry: filepath.Join(dir, "missing")}, out)
+	require.NoError(t, err)
+}

@@ -88,7 +88,9 @@ func Ledger(s *archive.Session) (ledger.Session, []ledger.Request, error) {
 
 // Merge writes one trace of a session's traces to path.
 func Merge(ctx context.Context, s *archive.Session, about ledger.Session, requests []ledger.Request, path string) (*merge.Result, error) {
-	in := merge.Input{Requests: requests, Session: s.Name, Workers: about.Workers, Missing: s.Missing(about.Workers)}
+	in := merge.Input{
+		Requests: requests, Session: s.Name, Workers: about.Workers, Missing: s.Missing(about.Workers), Telemetry: s.Path(archive.TelemetryName),
+	}
 	for _, t := range s.Traces {
 		in.Traces = append(in.Traces, t.Path)
 	}
@@ -104,12 +106,9 @@ type PageOptions struct {
 // DefaultPage is what a page shows if nobody asks for more.
 func DefaultPage() PageOptions { return PageOptions{Top: 25, Requests: 50} }
 
-// timelineIntervals is how finely a page divides the time of a session.
-const timelineIntervals = 400
-
 // Page writes a page about a session to path.
 func Page(session *analysis.Session, path string, o PageOptions) error {
-	in := render.PageInput{Summary: session.Summarise(o.Top), Timeline: session.Timeline(timelineIntervals), Limit: max(0, o.Requests)}
+	in := render.PageInput{Summary: session.Summarise(o.Top), Timeline: session.Timeline(), Limit: max(0, o.Requests)}
 	if path, err := session.CriticalPath(""); err == nil { // without completed requests the page has no such table
 		in.Path = path
 	}

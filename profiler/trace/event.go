@@ -15,6 +15,7 @@ const (
 	Complete  = "X" // a slice with a duration
 	Instant   = "i"
 	Metadata  = "M" // names a process or a thread
+	Counter   = "C" // a number over time
 	FlowStart = "s"
 	FlowStep  = "t"
 	FlowEnd   = "f"
