@@ -81,8 +81,6 @@ type Config struct {
 	Detail string
 	// ProfilePrefix goes in front of the names of trace files.
 	ProfilePrefix string
-	// Merge makes one trace of all workers and a page when a session's files are complete, in a folder of the session.
-	Merge bool
 	// Recorder names the implementation: "kineto" is torch's own profiler, complete and slow to stop; "stream" writes the
 	// same events while the model runs and stops at once. A Config made by hand must name one; see Default.
 	Recorder string
@@ -110,7 +108,6 @@ func Default() Config {
 		MergeProfiles:                  true,
 		Activities:                     []string{ActivityCPU, ActivityCUDA},
 		Detail:                         "ops",
-		Merge:                          true,
 		Recorder:                       "kineto",
 	}
 }

@@ -35,7 +35,6 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"merge_profiles":                      true,
 		"detail":                              "ops",
 		"profile_prefix":                      "",
-		"merge":                               true,
 		"recorder":                            "kineto",
 	}
 	if got := Default().ToMap(); !reflect.DeepEqual(got, want) {

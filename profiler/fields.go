@@ -43,7 +43,6 @@ var fields = []field{
 	{"merge_profiles", func(c *Config) any { return &c.MergeProfiles }},
 	{"detail", func(c *Config) any { return &c.Detail }},
 	{"profile_prefix", func(c *Config) any { return &c.ProfilePrefix }},
-	{"merge", func(c *Config) any { return &c.Merge }},
 	{"recorder", func(c *Config) any { return &c.Recorder }},
 }
 

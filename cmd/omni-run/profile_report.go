@@ -17,7 +17,7 @@ func profileReportCommand(env *environment) *cli.Command {
 		UsageText: "omni-run profile report DIR [-o FILE] [--top N] [--requests N] [--session NAME]",
 		Description: `The page opens in any browser and needs nothing else: how busy stages were over time, what requests waited for, a
 waterfall of the requests, and the operators of each stage. Its name goes to standard output; without -o it is
-DIR/SESSION/report.html, which a session leaves by itself unless "merge" is off.
+DIR/SESSION/report.html, which a session leaves by itself unless merge_profiles is off.
 
 Examples:
   omni-run profile report ./profiles

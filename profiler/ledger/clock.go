@@ -1,7 +1,5 @@
 package ledger
 
-import "slices"
-
 // Worker is what a session knows of one of its workers.
 type Worker struct {
 	Worker string `json:"worker"` // stage-0
@@ -45,24 +43,4 @@ func (w *Worker) DroppedTotal() int64 {
 		total += n
 	}
 	return total
-}
-
-// align corrects the times that workers noted. Of a stage's workers the one of the lowest rank takes its requests.
-func align(requests []Request, workers []Worker) {
-	correction := map[int]int64{}
-	for _, w := range slices.Backward(slices.SortedFunc(slices.Values(workers), func(a, b Worker) int { return a.Rank - b.Rank })) {
-		correction[w.Stage] = w.Correction()
-	}
-	for i := range requests {
-		for j := range requests[i].Stages {
-			s := &requests[i].Stages[j]
-			for _, ns := range []*int64{
-				&s.ReceivedNS, &s.FirstInputNS, &s.LastInputNS, &s.FirstComputeNS, &s.LastComputeNS, &s.FirstOutputNS, &s.LastOutputNS,
-			} {
-				if *ns != 0 {
-					*ns += correction[s.ID]
-				}
-			}
-		}
-	}
 }

@@ -1,5 +1,5 @@
 // Package ledger holds where the time of requests went: for each request and each stage, when it was dispatched,
-// received, computed and handed on, in Unix nanoseconds.
+// received, computed and handed on, in Unix nanoseconds of the pipeline's clock.
 //
 // A pipeline keeps these times anyway. When a profile session ends it writes those of the requests that ended during the
 // session to one file, a line of JSON each after a line about the session; see [Path]. The file lies in a subfolder and
@@ -127,7 +127,7 @@ func Write(path string, session Session, requests []Request) (err error) {
 	return os.Rename(path+".tmp", path)
 }
 
-// Read reads a ledger. The times of its requests are aligned: they are those of the pipeline's clock.
+// Read reads a ledger.
 func Read(path string) (Session, []Request, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -147,7 +147,6 @@ func Read(path string) (Session, []Request, error) {
 		var r Request
 		err := lines.Decode(&r)
 		if errors.Is(err, io.EOF) {
-			align(requests, session.Workers)
 			return session, requests, nil
 		}
 		if err != nil {

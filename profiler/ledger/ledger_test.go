@@ -42,28 +42,18 @@ func TestReadFaults(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// Times of workers are corrected by their clocks' offsets, unless the offset may be an error of the measurement.
-func TestReadAlignsClocks(t *testing.T) {
-	path := Path(t.TempDir(), "s1", 17)
-	request := Request{ID: "a", ArrivedNS: 1000, DoneNS: 9000}
-	for id := range 3 {
-		request.Stages = append(request.Stages, Stage{
-			ID: id, DispatchedNS: 1100, ReceivedNS: 2000, FirstInputNS: 2100, LastInputNS: 2200, FirstComputeNS: 2300, LastComputeNS: 2400,
-			FirstOutputNS: 2500, LastOutputNS: 0, DoneNS: 8000,
-		})
+// An offset of a clock is taken out of times, unless it may be an error of the measurement.
+func TestCorrection(t *testing.T) {
+	tests := []struct {
+		clock Clock
+		want  int64
+	}{
+		{Clock{}, 0},
+		{Clock{OffsetNS: 500, ErrorNS: 20}, -500},
+		{Clock{OffsetNS: -500, ErrorNS: 20}, 500},
+		{Clock{OffsetNS: -500, ErrorNS: 500}, 0},
 	}
-	session := Session{Session: "s1", Workers: []Worker{
-		{Worker: "stage-0-rank-1", Stage: 0, Rank: 1, Clock: Clock{OffsetNS: 77, ErrorNS: 1}},
-		{Worker: "stage-0-rank-0", Stage: 0, Rank: 0, Clock: Clock{OffsetNS: 500, ErrorNS: 20}},
-		{Worker: "stage-1", Stage: 1, Rank: 2, Clock: Clock{OffsetNS: -500, ErrorNS: 600}},
-	}}
-	require.NoError(t, Write(path, session, []Request{request}))
-	_, got, err := Read(path)
-	require.NoError(t, err)
-	require.Equal(t, Stage{
-		ID: 0, DispatchedNS: 1100, ReceivedNS: 1500, FirstInputNS: 1600, LastInputNS: 1700, FirstComputeNS: 1800, LastComputeNS: 1900,
-		FirstOutputNS: 2000, DoneNS: 8000,
-	}, got[0].Stages[0])
-	require.Equal(t, request.Stages[1], got[0].Stages[1], "the offset is below its error")
-	require.Equal(t, request.Stages[2], got[0].Stages[2], "nothing is known of the clock")
+	for _, test := range tests {
+		require.Equal(t, test.want, test.clock.Correction(), test.clock)
+	}
 }
