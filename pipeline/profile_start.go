@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/omni-run/omni/profiler"
 )
@@ -99,6 +100,10 @@ func (o *Omni) newSession(ctx context.Context, chosen []*stage, configs []profil
 	return newProfileSession(taps), err
 }
 
+// discardLimit is how long a worker has to give up a session that did not begin everywhere. One that is inside a long step
+// does it after that.
+const discardLimit = time.Second
+
 // beginSession begins the session in all its workers, or takes it back.
 func (o *Omni) beginSession(ctx context.Context, s *profileSession) error {
 	err := each(s.taps, func(t *tap) (err error) {
@@ -111,7 +116,7 @@ func (o *Omni) beginSession(ctx context.Context, s *profileSession) error {
 	// The caller's time may be over, which must not keep workers recording.
 	closing, cancel := o.within(context.Background())
 	defer cancel()
-	limited, cancel := context.WithTimeout(closing, statusLimit)
+	limited, cancel := context.WithTimeout(closing, discardLimit)
 	defer cancel()
 	_ = each(s.taps, func(t *tap) error {
 		t.discard(limited, fmt.Sprintf("session %s did not begin in every stage", s.name))

@@ -30,6 +30,10 @@ func newTap(s *stage, l *live) *tap { return &tap{stage: s, live: l, done: make(
 // ask sends the worker a profile message and returns its answer.
 func (t *tap) ask(ctx context.Context, build func(id uint64) message.Message) (profiler.Report, error) {
 	m, err := t.live.ask(ctx, build)
+	var death *StageError
+	if errors.As(err, &death) {
+		return profiler.Report{}, err // it names the stage
+	}
 	if err != nil {
 		return profiler.Report{}, fmt.Errorf("stage %d (%s): %w", t.stage.id, t.stage.name, err)
 	}

@@ -31,9 +31,13 @@ type sequence struct {
 	turn  uint64    // when it was last stepped, as the scheduler counts, for fairness
 }
 
-// enter books the time of the phase that ends and begins another.
+// enter books the time of the phase that ends and begins another. What has come during a step counts from the step's end:
+// no time is booked twice.
 func (s *sequence) enter(next phase, now time.Time) {
-	spent := max(0, now.Sub(s.since).Nanoseconds())
+	if now.Before(s.since) {
+		now = s.since
+	}
+	spent := now.Sub(s.since).Nanoseconds()
 	switch s.phase {
 	case queued:
 		s.ledger.QueueNS += spent

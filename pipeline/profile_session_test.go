@@ -1,0 +1,284 @@
+package pipeline_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/ledger"
+	"github.com/omni-run/omni/profiler/trace"
+)
+
+// readTrace counts the events of a complete trace by name, with the steps' numbers left out, and returns its header.
+func readTrace(t *testing.T, report *pipeline.ProfileReport, stage int) (map[string]int, trace.Header) {
+	t.Helper()
+	for _, f := range report.Files {
+		if f.Stage != stage || f.Kind != "trace" {
+			continue
+		}
+		r, err := trace.Open(f.Path)
+		require.NoError(t, err)
+		defer r.Close()
+		names := map[string]int{}
+		for {
+			var e trace.Event
+			err := r.Next(&e)
+			if errors.Is(err, io.EOF) {
+				return names, r.Header()
+			}
+			require.NoError(t, err)
+			name, _, _ := strings.Cut(e.Name, "#")
+			names[name]++
+		}
+	}
+	t.Fatalf("stage %d has no trace in %+v", stage, report.Files)
+	return nil, nil
+}
+
+func generate(t *testing.T, o *pipeline.Omni, id string) *pipeline.Response {
+	t.Helper()
+	r, err := o.Generate(t.Context(), pipeline.Request{ID: id, Prompt: "hello", MaxTokens: 10})
+	require.NoError(t, err)
+	return r
+}
+
+func TestSettingsOfAStartReachEveryStage(t *testing.T) {
+	o := profiled(t, nil, nil)
+	started, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"max_iterations": 3.0, "profile_prefix": "night"}})
+	require.NoError(t, err)
+	require.True(t, started.Active)
+	require.False(t, started.Complete)
+	generate(t, o, "one")
+	// Nobody stops it: its budgets do.
+	report, err := o.WaitProfile(t.Context(), "")
+	require.NoError(t, err)
+	require.True(t, report.Complete)
+	require.False(t, report.Active)
+	require.Len(t, report.Files, 6)
+	for stage, w := range report.Workers {
+		require.Equal(t, profiler.EndMaxIterations, w.Ended)
+		require.Equal(t, profiler.StateDone, w.State)
+		require.Empty(t, w.Missing)
+		require.Positive(t, w.OverheadPct)
+		require.Positive(t, w.Bytes)
+		names, header := readTrace(t, report, stage)
+		require.Equal(t, 3, names["ProfilerStep"], "exactly as many steps as were asked for")
+		require.Contains(t, string(header["omni"]), `"max_iterations":3`)
+		require.Contains(t, filepath.Base(report.Files[0].Path), "night_stage-0_s1.")
+	}
+	require.NotNil(t, report.Ledger)
+	require.Equal(t, 1, report.Ledger.Requests)
+	require.Empty(t, report.Pictures.Error)
+	require.Len(t, report.Pictures.Files, 2)
+	for _, f := range report.Pictures.Files {
+		require.FileExists(t, f.Path)
+		require.Equal(t, o.ProfileDir(), filepath.Dir(filepath.Dir(f.Path)), "away from the traces")
+	}
+	again, err := o.StopProfile(nil)
+	require.NoError(t, err)
+	require.Equal(t, report, again, "stopping it again is harmless")
+}
+
+func TestPicturesCanBeSwitchedOff(t *testing.T) {
+	o := profiled(t, nil, func(c *profiler.Config) { c.MergeProfiles = false })
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	report, err := o.StopProfile(nil)
+	require.NoError(t, err)
+	require.Empty(t, report.Pictures.Files)
+	require.NoFileExists(t, filepath.Join(archive.Folder(o.ProfileDir(), "s1"), archive.ReportName))
+}
+
+func TestSettingsThatAStartMayNotChoose(t *testing.T) {
+	cfg := pipelinetest.Config(t, nil)
+	cfg.Profiler = profiler.FromDir(t.TempDir())
+	cfg.ProfileCeilings = profiler.Ceilings{MaxSeconds: 60}
+	o := pipelinetest.Open(t, cfg)
+	for field, settings := range map[string]map[string]any{
+		"max_seconds":        {"max_seconds": 61},
+		"torch_profiler_dir": {"torch_profiler_dir": "/tmp/elsewhere"},
+		"colour":             {"colour": true},
+	} {
+		_, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: settings})
+		require.ErrorIs(t, err, profiler.ErrSetting)
+		require.ErrorContains(t, err, field)
+		require.ErrorContains(t, err, "stage 0: ")
+	}
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err, "nothing has begun")
+}
+
+func TestStopWithoutWaiting(t *testing.T) {
+	o := profiled(t, nil, nil)
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	generate(t, o, "one")
+	stopped, err := o.StopProfileWith(t.Context(), pipeline.ProfileStopOptions{Session: "s1"})
+	require.NoError(t, err)
+	require.False(t, stopped.Active)
+	for _, w := range stopped.Workers {
+		require.Contains(t, []profiler.State{profiler.StateWriting, profiler.StateDone}, w.State)
+		require.Equal(t, profiler.EndStop, w.Ended)
+	}
+	next, err := o.StartProfile(nil) // while the files of the first may still be written
+	require.NoError(t, err)
+	require.Equal(t, "s2", next.Session)
+	first, err := o.WaitProfile(t.Context(), "s1")
+	require.NoError(t, err)
+	require.True(t, first.Complete)
+	require.Len(t, first.Files, 6)
+	old, err := o.StopProfileWith(t.Context(), pipeline.ProfileStopOptions{Session: "s1", Wait: true})
+	require.NoError(t, err)
+	require.Equal(t, first, old)
+	status, err := o.ProfileStatus()
+	require.NoError(t, err)
+	require.Equal(t, "s2", status.Session)
+	require.True(t, status.Active, "stopping the first has not stopped the second")
+	_, err = o.WaitProfile(t.Context(), "s7")
+	require.ErrorIs(t, err, pipeline.ErrNoProfile)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = o.WaitProfile(ctx, "s2")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestMaxSecondsEndsIdleStages(t *testing.T) {
+	o := profiled(t, nil, nil)
+	_, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"max_seconds": 0.05}})
+	require.NoError(t, err)
+	report, err := o.WaitProfile(t.Context(), "s1")
+	require.NoError(t, err)
+	for stage, w := range report.Workers {
+		require.Equal(t, profiler.EndMaxSeconds, w.Ended)
+		names, _ := readTrace(t, report, stage)
+		require.Equal(t, map[string]int{"process_name": 1, "stage.wait": 1}, names, "waiting is one slice")
+	}
+}
+
+func TestBudgetOfEventsEndsAStage(t *testing.T) {
+	o := profiled(t, nil, func(c *profiler.Config) { c.MaxEvents = 3 })
+	_, err := o.StartProfile([]int{0})
+	require.NoError(t, err)
+	generate(t, o, "one")
+	report, err := o.StopProfile(nil)
+	require.NoError(t, err)
+	w := report.Workers[0]
+	require.Equal(t, profiler.EndMaxEvents, w.Ended)
+	require.EqualValues(t, 3, w.Events)
+	names, _ := readTrace(t, report, 0)
+	require.Equal(t, 3, names["ProfilerStep"]+names["stage.wait"])
+}
+
+func TestWaitingIsOneSlicePerInterval(t *testing.T) {
+	o := profiled(t, nil, nil)
+	_, err := o.StartProfile([]int{2})
+	require.NoError(t, err)
+	generate(t, o, "one")
+	generate(t, o, "two")
+	report, err := o.StopProfile(nil)
+	require.NoError(t, err)
+	names, _ := readTrace(t, report, 2)
+	require.Equal(t, map[string]int{"process_name": 1, "ProfilerStep": 8, "stage.wait": 3}, names,
+		"code2wav waits before, between and after the requests, whatever messages come meanwhile")
+}
+
+func TestOneOfManyStartsWins(t *testing.T) {
+	o := profiled(t, nil, nil)
+	errs := make([]error, 6)
+	var starts sync.WaitGroup
+	for i := range errs {
+		starts.Go(func() { _, errs[i] = o.StartProfile(nil) })
+	}
+	starts.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+			continue
+		}
+		require.ErrorIs(t, err, pipeline.ErrProfileActive)
+		require.ErrorContains(t, err, "session s1 in stages [0 1 2]")
+	}
+	require.Equal(t, 1, won)
+}
+
+// The pipeline knows how far each worker's clock is from its own; on one host that is nothing.
+func TestClocksOfWorkersAreKeptWithTheSession(t *testing.T) {
+	o := profiled(t, nil, nil)
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	generate(t, o, "one")
+	report, err := o.StopProfile(nil)
+	require.NoError(t, err)
+	about, _, err := ledger.Read(report.Ledger.Paths[0])
+	require.NoError(t, err)
+	require.Len(t, about.Workers, 3)
+	for stage, w := range report.Workers {
+		require.Positive(t, w.Clock.ErrorNS)
+		require.Less(t, w.Clock.ErrorNS, int64(time.Second))
+		require.LessOrEqual(t, max(w.Clock.OffsetNS, -w.Clock.OffsetNS), w.Clock.ErrorNS)
+		require.Equal(t, ledger.Clock{OffsetNS: w.Clock.OffsetNS, ErrorNS: w.Clock.ErrorNS}, about.Workers[stage].Clock)
+		_, header := readTrace(t, report, stage)
+		var block struct {
+			Metadata struct {
+				Clock profiler.Clock `json:"clock"`
+			} `json:"metadata"`
+		}
+		require.NoError(t, json.Unmarshal(header["omni"], &block))
+		require.Equal(t, w.Clock, block.Metadata.Clock)
+	}
+}
+
+// What the parts of a request's time say is all of its time, and what the stages measured agrees with it.
+func TestLedgerSumsToTheTimeOfTheRequest(t *testing.T) {
+	o := profiled(t, map[string]pipelinetest.Script{
+		pipelinetest.Thinker: {Step: 5 * time.Millisecond}, pipelinetest.Talker: {Step: 3 * time.Millisecond},
+		pipelinetest.Code2Wav: {Step: 20 * time.Millisecond},
+	}, nil)
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	e2e := map[string]float64{}
+	var requests sync.WaitGroup
+	var mu sync.Mutex
+	for _, id := range []string{"one", "two", "three"} {
+		requests.Go(func() {
+			r, err := o.Generate(t.Context(), pipeline.Request{ID: id, Prompt: "hello " + id, MaxTokens: 30})
+			if err == nil {
+				mu.Lock()
+				e2e[id] = r.E2EMS
+				mu.Unlock()
+			}
+		})
+	}
+	requests.Wait()
+	report, err := o.StopProfile(nil)
+	require.NoError(t, err)
+	_, lines, err := ledger.Read(report.Ledger.Paths[0])
+	require.NoError(t, err)
+	require.Len(t, lines, 3)
+	for _, line := range lines {
+		total := float64(line.DoneNS - line.ArrivedNS)
+		require.InEpsilon(t, e2e[line.ID]*1e6, total, 0.01, "the ledger and the response agree")
+		var parts float64
+		for _, part := range line.CriticalPath() {
+			parts += float64(part.NS())
+		}
+		require.InEpsilon(t, total, parts, 0.01)
+		for _, s := range line.Stages {
+			measured := float64(s.ReceivedNS-s.DispatchedNS) + float64(s.QueueNS+s.WaitNS+s.ComputeNS) + float64(s.DoneNS-s.LastOutputNS)
+			require.InEpsilon(t, float64(s.DoneNS-s.DispatchedNS), measured, 0.01, "stage %d", s.ID)
+		}
+	}
+}
