@@ -232,12 +232,12 @@ func (w *Worker) stop(reason string) (Report, error) {
 	if !w.active {
 		return w.Report(), nil
 	}
+	w.active = false
+	w.update(func(r *Report) { r.Active = false }) // first, so that no report of complete files says otherwise
 	err := w.end(reason)
 	if !w.ended { // it is stopped before its first recorded step
 		err = w.endUnrecorded(reason)
 	}
-	w.active = false
-	w.update(func(r *Report) { r.Active = false })
 	return w.Report(), err
 }
 

@@ -353,11 +353,11 @@ func TestProfileOfAWorker(t *testing.T) {
 	}
 	p.send(think(1, 4))
 	p.tokens(1)
-	p.send(&message.ProfileWait{ID: 7, Session: "s1"})
 	p.send(&message.ProfileStop{ID: 2})
 	if reply := recv[*message.ProfileReply](p); reply.ID != 2 || reply.Report.Ended != profiler.EndStop || reply.Report.Active {
 		t.Errorf("got %+v", reply)
 	}
+	p.send(&message.ProfileWait{ID: 7, Session: "s1"})
 	reply := recv[*message.ProfileReply](p)
 	if reply.ID != 7 || reply.Report.State != profiler.StateDone || reply.Report.Steps != 4 || len(reply.Report.Files) != 2 {
 		t.Errorf("got %+v", reply)
