@@ -1,13 +1,80 @@
 package api
 
-import "github.com/omni-run/omni/pipeline"
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
+)
 
 // Profiler controls profile sessions. *pipeline.Omni is one if it was opened with a profiler configuration.
 type Profiler interface {
-	// StartProfile begins a session in the named stages, in all if there is no name.
-	StartProfile(stages []int) (*pipeline.ProfileReport, error)
-	// StopProfile ends the session in the named stages, in all if there is no name, and waits for the files.
-	StopProfile(stages []int) (*pipeline.ProfileReport, error)
+	// StartProfileWith begins a session.
+	StartProfileWith(ctx context.Context, options pipeline.ProfileOptions) (*pipeline.ProfileReport, error)
+	// StopProfileWith ends collection, and waits for the files if it is asked to.
+	StopProfileWith(ctx context.Context, options pipeline.ProfileStopOptions) (*pipeline.ProfileReport, error)
+	// WaitProfile waits until all files of a session are complete.
+	WaitProfile(ctx context.Context, session string) (*pipeline.ProfileReport, error)
+	// DumpProfile makes a session of what the flight recorder holds.
+	DumpProfile(ctx context.Context) (*pipeline.ProfileReport, error)
 	// ProfileStatus reports the current or last session.
 	ProfileStatus() (*pipeline.ProfileReport, error)
+	// ProfileDir is where the files of sessions are.
+	ProfileDir() string
+}
+
+// Values of profileResponse.Status.
+const (
+	profileSuccess  = "SUCCESS"  // every worker did what was asked
+	profileAccepted = "ACCEPTED" // every worker is at it; files are still being written
+	profilePartial  = "PARTIAL"  // some workers failed
+	profileFailed   = "FAILED"   // all workers failed
+)
+
+// profileResponse is the answer of the routes that control sessions.
+type profileResponse struct {
+	Status string `json:"status"`
+	*pipeline.ProfileReport
+	// Error says which workers failed, and why.
+	Error *errorDetail `json:"error,omitempty"`
+}
+
+// profileStatuses maps profileResponse.Status to HTTP.
+var profileStatuses = map[string]int{profileSuccess: 200, profileAccepted: 202, profilePartial: 207, profileFailed: 500}
+
+// answerProfile writes a report, with a status that says whether all of it is good.
+func (s *Server) answerProfile(c echo.Context, report *pipeline.ProfileReport, awaited bool) error {
+	response := profileResponse{Status: profileSuccess, ProfileReport: report}
+	var faults []error
+	for _, w := range report.Workers {
+		switch {
+		case w.State == profiler.StateFailed:
+			faults = append(faults, fail(codeInternal, "%s: %s", w.Worker, w.Error))
+		case !awaited && !w.State.Ended():
+			response.Status = profileAccepted
+		}
+	}
+	if len(faults) > 0 {
+		response.Status = profilePartial
+		if len(faults) == len(report.Workers) {
+			response.Status = profileFailed
+		}
+		detail := (&failure{code: codeInternal, err: errors.Join(faults...)}).body(entryOf(c).id).Error
+		response.Error = &detail
+	}
+	return c.JSON(profileStatuses[response.Status], response)
+}
+
+// checkStages refuses a list of stages that names one twice.
+func checkStages(stages []int) error {
+	for i, id := range stages {
+		if id < 0 || slices.Contains(stages[:i], id) {
+			return invalid("stages", "stages: got %d twice or below 0", id)
+		}
+	}
+	return nil
 }

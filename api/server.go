@@ -42,6 +42,7 @@ type Server struct {
 	started  time.Time
 	inside   atomic.Int64 // generations that run or wait
 	draining atomic.Bool
+	analyses *analyses
 }
 
 // route is an endpoint.
@@ -64,7 +65,21 @@ func (s *Server) routes() []route {
 	if s.cfg.Profiler == nil {
 		return table
 	}
-	return append(table, []route{}...)
+	return append(table, []route{
+		{http.MethodPost, "/start_profile", keyProfile, s.startProfile},
+		{http.MethodPost, "/stop_profile", keyProfile, s.stopProfile},
+		{http.MethodPost, "/dump_profile", keyProfile, s.dumpProfile},
+		{http.MethodGet, "/profile_status", keyProfile, s.profileStatus},
+		{http.MethodGet, "/profile", keyProfile, s.profileOnce},
+		{http.MethodGet, "/profiles", keyProfile, s.listProfiles},
+		{http.MethodGet, "/profiles/:session", keyProfile, s.showProfile},
+		{http.MethodDelete, "/profiles/:session", keyProfile, s.deleteProfile},
+		{http.MethodGet, "/profiles/:session/analysis", keyProfile, s.analyseProfile},
+		{http.MethodGet, "/profiles/:session/flame", keyProfile, s.flameProfile},
+		{http.MethodGet, "/profiles/:session/diff", keyProfile, s.diffProfiles},
+		{http.MethodGet, "/profiles/:session/:file", keyProfile, s.profileFile},
+		{http.MethodHead, "/profiles/:session/:file", keyProfile, s.profileFile},
+	}...)
 }
 
 // New makes a server.
@@ -81,7 +96,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, echo: echo.New(), started: time.Now()}
+	s := &Server{cfg: cfg, echo: echo.New(), started: time.Now(), analyses: newAnalyses()}
 	s.echo.HTTPErrorHandler = s.writeError
 	s.echo.Use(s.observe, s.guard)
 	for _, r := range s.routes() {

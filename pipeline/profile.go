@@ -10,6 +10,7 @@ import (
 
 	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/picture"
 )
 
@@ -36,6 +37,8 @@ type ProfileStopOptions struct {
 type ProfileReport struct {
 	// Session is empty if there never was one.
 	Session string `json:"session"`
+	// ID tells the session apart from those of other runs: [archive.Session.ID].
+	ID string `json:"id"`
 	// Active is true until the session is stopped in every stage.
 	Active bool `json:"active"`
 	// Complete is true when everything that the session leaves is there: the workers' files, the ledger, the pictures.
@@ -242,6 +245,7 @@ func (p *profileState) report(s *profileSession, latest map[*tap]profiler.Report
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	r.ID = (&archive.Session{Name: s.name, StampNS: s.stampNS}).ID()
 	r.Session, r.Trigger, r.Ledger, r.Pictures, r.Complete = s.name, s.trigger, s.written, s.pictures, s.written != nil
 	for _, t := range s.taps {
 		w, ok := latest[t]

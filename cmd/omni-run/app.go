@@ -30,6 +30,8 @@ type openFunc func(context.Context, pipeline.Config) (engine, error)
 // engine is the part of *pipeline.Omni that the command uses.
 type engine interface {
 	Generate(context.Context, pipeline.Request) (*pipeline.Response, error)
+	StartProfile(stages []int) (*pipeline.ProfileReport, error)
+	StopProfile(stages []int) (*pipeline.ProfileReport, error)
 	api.Engine
 	api.Profiler
 	Close() error

@@ -17,8 +17,8 @@ import (
 func profileCommand(env *environment) *cli.Command {
 	group := &cli.Command{
 		Name:      "profile",
-		Usage:     "read what a profile session has recorded",
-		UsageText: "omni-run profile COMMAND DIR [flags]",
+		Usage:     "control the profiling of a server, and read what sessions have recorded",
+		UsageText: "omni-run profile COMMAND [DIR] [flags]",
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("profile: unknown command %q; want one of %s", c.Args().First(), strings.Join(names(c.Command.Subcommands), ", "))
@@ -37,6 +37,10 @@ func profileCommand(env *environment) *cli.Command {
 		profileFlameCommand,
 		profileReportCommand,
 		profileRepairCommand,
+		profileStartCommand,
+		profileStopCommand,
+		profileStatusCommand,
+		profileFetchCommand,
 	} {
 		c := make(env)
 		c.OnUsageError = onUsageError
@@ -49,6 +53,7 @@ func profileCommand(env *environment) *cli.Command {
 		table.WriteString(row(c.Name, c.Usage))
 	}
 	group.Description = `DIR is the folder given to --profile-dir. It may hold several sessions; --session chooses one, the default is the last.
+start, stop, status and fetch talk to a server (omni-run serve), which --url names.
 
 Commands (omni-run profile COMMAND --help says more):
 ` + strings.TrimSuffix(table.String(), "\n")

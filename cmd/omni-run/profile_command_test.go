@@ -247,6 +247,10 @@ func TestProfileRepair(t *testing.T) {
 func TestProfileHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help-profile.txt":               {"profile"},
+		"help-profile-start.txt":         {"profile", "start", "--help"},
+		"help-profile-stop.txt":          {"profile", "stop", "--help"},
+		"help-profile-status.txt":        {"profile", "status", "--help"},
+		"help-profile-fetch.txt":         {"profile", "fetch", "--help"},
 		"help-profile-merge.txt":         {"profile", "merge", "--help"},
 		"help-profile-summary.txt":       {"profile", "summary", "--help"},
 		"help-profile-critical-path.txt": {"profile", "critical-path", "--help"},

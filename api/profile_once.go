@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/picture"
+)
+
+// The times that GET /profile records.
+const (
+	defaultProfileSeconds = 5
+	maxProfileSeconds     = 3600
+)
+
+// profileOnce records for a while and answers with the merged trace. A client that goes away ends the recording.
+func (s *Server) profileOnce(c echo.Context) error {
+	options, duration, err := readProfileQuery(c.QueryParams())
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	started, err := s.cfg.Profiler.StartProfileWith(ctx, options)
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	stop := pipeline.ProfileStopOptions{Session: started.Session, Wait: ctx.Err() == nil}
+	report, err := s.cfg.Profiler.StopProfileWith(context.WithoutCancel(ctx), stop)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var faults []error
+	for _, w := range report.Workers {
+		if w.State == profiler.StateFailed {
+			faults = append(faults, fmt.Errorf("%s: %s", w.Worker, w.Error))
+		}
+	}
+	if len(faults) == len(report.Workers) {
+		return fail(codeInternal, "no worker has left a trace: %w", errors.Join(faults...))
+	}
+	if len(faults) > 0 { // as GET has no other place for it
+		c.Response().Header().Set("X-Profile-Missing", strings.ReplaceAll(errors.Join(faults...).Error(), "\n", "; "))
+	}
+	return s.sendMerged(c, report.ID)
+}
+
+// sendMerged sends the merged trace of a session, which is made if the session did not make it.
+func (s *Server) sendMerged(c echo.Context, id string) error {
+	dir := s.cfg.Profiler.ProfileDir()
+	session, err := archive.Lookup(dir, id)
+	if err != nil {
+		return err
+	}
+	as := session.ID() + "." + archive.MergedName
+	if err := s.sendFile(c, session, archive.MergedName, as); !errors.As(err, new(*failure)) {
+		return err
+	}
+	if _, err := picture.Make(c.Request().Context(), dir, session.ID()); err != nil {
+		return err
+	}
+	return s.sendFile(c, session, archive.MergedName, as)
+}
+
+// readProfileQuery reads seconds, stages and settings from a query.
+func readProfileQuery(query url.Values) (pipeline.ProfileOptions, time.Duration, error) {
+	options, seconds := pipeline.ProfileOptions{}, float64(defaultProfileSeconds)
+	config := profiler.Default()
+	for _, given := range slices.Sorted(maps.Keys(query)) {
+		if len(query[given]) != 1 {
+			return options, 0, invalid(given, "%s comes twice", given)
+		}
+		text := query.Get(given)
+		switch given {
+		case "seconds":
+			n, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(n > 0 && n <= maxProfileSeconds) {
+				return options, 0, invalid(given, "seconds: got %q, want more than 0 and at most %d", text, maxProfileSeconds)
+			}
+			seconds = n
+		case "stages":
+			for part := range strings.SplitSeq(text, ",") {
+				id, err := strconv.Atoi(part)
+				if err != nil {
+					return options, 0, invalid(given, "stages: got %q, want numbers with commas between", text)
+				}
+				options.Stages = append(options.Stages, id)
+			}
+		default:
+			name, err := profileSetting(given)
+			if err != nil {
+				return options, 0, err
+			}
+			if err := config.Set(name, text); err != nil {
+				return options, 0, &failure{code: codeInvalid, param: given, err: err}
+			}
+			if options.Settings == nil {
+				options.Settings = map[string]any{}
+			}
+			options.Settings[name] = config.ToMap()[name]
+		}
+	}
+	return options, time.Duration(math.Ceil(seconds * float64(time.Second))), checkStages(options.Stages)
+}

@@ -1,0 +1,150 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
+)
+
+// startProfileRequest is the body of /start_profile; none means everything as configured.
+type startProfileRequest struct {
+	// Stages to profile; none or null for all.
+	Stages []int `json:"stages"`
+	// Settings are laid over the configuration: names of profiler.Config's fields, or of profileAliases.
+	Settings map[string]jsontext.Value `json:",embed"`
+}
+
+// profileAliases are what vLLM, SGLang and people call settings.
+var profileAliases = map[string]string{
+	"start_step":    "delay_iterations",
+	"num_steps":     "max_iterations",
+	"with_stack":    "torch_profiler_with_stack",
+	"with_flops":    "torch_profiler_with_flops",
+	"with_memory":   "torch_profiler_with_memory",
+	"record_shapes": "torch_profiler_record_shapes",
+	"use_gzip":      "torch_profiler_use_gzip",
+	"merge":         "merge_profiles",
+}
+
+// profileFixed are settings that only whoever starts the server may choose.
+var profileFixed = map[string]string{
+	"profiler":           "the server was started with it",
+	"torch_profiler_dir": "files go to the server's own folder",
+	"output_dir":         "files go to the server's own folder",
+	"ring_seconds":       "the flight recorder runs as the server was started",
+	"ring_slo_ms":        "the flight recorder runs as the server was started",
+}
+
+// startProfile begins a session.
+func (s *Server) startProfile(c echo.Context) error {
+	var request startProfileRequest
+	if _, err := decode(c, &request); err != nil {
+		return err
+	}
+	settings, err := profileSettings(request.Settings)
+	if err != nil {
+		return err
+	}
+	if err := checkStages(request.Stages); err != nil {
+		return err
+	}
+	options := pipeline.ProfileOptions{Stages: request.Stages, Settings: settings}
+	report, err := s.cfg.Profiler.StartProfileWith(c.Request().Context(), options)
+	if errors.Is(err, profiler.ErrSetting) {
+		return &failure{code: codeInvalid, param: blamed(err, settings), err: err}
+	}
+	if err != nil {
+		return err
+	}
+	return s.answerProfile(c, report, true)
+}
+
+// blamed is the setting that an error names; empty if it names none or several.
+func blamed(err error, settings map[string]any) string {
+	var named []string
+	for name := range settings {
+		if strings.Contains(err.Error(), name+": ") {
+			named = append(named, name)
+		}
+	}
+	if len(named) != 1 {
+		return ""
+	}
+	return named[0]
+}
+
+// profileSettings decodes settings under the names of profiler.Config. A null is the same as no setting.
+func profileSettings(raw map[string]jsontext.Value) (map[string]any, error) {
+	settings := map[string]any{}
+	for _, given := range slices.Sorted(maps.Keys(raw)) {
+		var value any
+		if err := json.Unmarshal(raw[given], &value); err != nil {
+			return nil, invalid(given, "%s: %w", given, err)
+		}
+		name, err := profileSetting(given)
+		if err != nil {
+			return nil, err
+		}
+		if value == nil {
+			continue
+		}
+		if name == "activities" {
+			value = activities(value)
+		}
+		if _, twice := settings[name]; twice {
+			return nil, invalid(given, "%s and %s are the same setting and both are given", given, name)
+		}
+		if _, err := profiler.Default().With(map[string]any{name: value}); err != nil {
+			return nil, &failure{code: codeInvalid, param: given, err: err}
+		}
+		settings[name] = value
+	}
+	if len(settings) == 0 {
+		return nil, nil
+	}
+	return settings, nil
+}
+
+// profileSetting is the name of a setting that a client calls so.
+func profileSetting(given string) (string, error) {
+	name := given
+	if alias, ok := profileAliases[given]; ok {
+		name = alias
+	}
+	if why, fixed := profileFixed[name]; fixed {
+		return "", invalid(given, "%s cannot be set here: %s", given, why)
+	}
+	if !slices.Contains(profiler.FieldNames(), name) {
+		var names []string
+		for _, n := range profiler.FieldNames() {
+			if profileFixed[n] == "" {
+				names = append(names, n)
+			}
+		}
+		return "", invalid(given, "unknown field %q, want stages or one of %s", given, strings.Join(names, ", "))
+	}
+	return name, nil
+}
+
+// activities takes SGLang's GPU for CUDA.
+func activities(value any) any {
+	list, ok := value.([]any)
+	if !ok {
+		return value
+	}
+	list = slices.Clone(list)
+	for i, v := range list {
+		if v == "GPU" {
+			list[i] = profiler.ActivityCUDA
+		}
+	}
+	return list
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/omni-run/omni/profiler"
+)
+
+// profileStartCommand begins a session in a server.
+func profileStartCommand(env *environment) *cli.Command {
+	return &cli.Command{
+		Name:      "start",
+		Usage:     "begin a session in a server that runs",
+		UsageText: "omni-run profile start [--url URL] [--stages LIST] [--set NAME=VALUE ...]",
+		Description: `The server must have been started with --profile-dir or --profiler-config. Its models go on serving. The name of the
+session goes to standard output. --set lays a setting over the server's own, for this session.
+
+Examples:
+  omni-run profile start
+  omni-run profile start --url http://gpu1:8000 --stages 0,2 --set max_iterations=50 --set detail=modules`,
+		Flags: append([]cli.Flag{
+			stagesFlag(),
+			&cli.StringSliceFlag{Name: "set", Usage: "`NAME=VALUE` a profiler setting; docs/profiling.md lists them"},
+		}, clientFlags()...),
+		Action: withArguments(0, "none: the server is named with --url", func(c *cli.Context, _ []string) error {
+			return startProfileByURL(c, env)
+		}),
+	}
+}
+
+func startProfileByURL(c *cli.Context, env *environment) error {
+	client, err := newProfileClient(c, env)
+	if err != nil {
+		return err
+	}
+	body := map[string]any{}
+	if text := c.String("stages"); text != "" {
+		if body["stages"], err = parseStages(text); err != nil {
+			return usagef("--stages: %w", err)
+		}
+	}
+	config := profiler.Default()
+	for _, pair := range c.StringSlice("set") {
+		name, value, found := strings.Cut(pair, "=")
+		if !found {
+			return usagef("--set is %q, want NAME=VALUE", pair)
+		}
+		if err := config.Set(name, value); err != nil {
+			return usagef("--set: %w", err)
+		}
+		body[name] = config.ToMap()[name]
+	}
+	var answer profileAnswer
+	if err := client.call(c.Context, http.MethodPost, body, &answer, "start_profile"); err != nil {
+		return err
+	}
+	fmt.Fprintln(env.stdout, answer.Session)
+	return answer.report(env.stderr)
+}
