@@ -35,6 +35,7 @@ type part struct {
 	ledger  message.Ledger
 	ended   time.Time   // the last output was handled
 	decoder TextDecoder // of a text stage
+	stopper stopper
 	text    []byte
 	samples []float32
 }
@@ -99,7 +100,7 @@ func (a *attempt) plan() *inlets {
 		i := slices.IndexFunc(o.graph.Stages, func(f family.Stage) bool { return f.ID == s.id })
 		p := &part{stage: s, kind: o.graph.Stages[i], final: prepared.Finals[s.id]}
 		if p.kind.Final == family.Text {
-			p.decoder = o.graph.Model.NewTextDecoder()
+			p.decoder, p.stopper = o.graph.Model.NewTextDecoder(), stopper{stops: a.request.Stop}
 		}
 		a.parts = append(a.parts, p)
 		byID[s.id] = p
@@ -160,12 +161,17 @@ func (a *attempt) pump(ctx context.Context, p *part, open *inlets) error {
 			return a.failed(ctx, p, out.Error)
 		}
 		done := out.State == message.StateDone
+		text, stopped := p.write(out, done)
+		if stopped && !done {
+			p.flow.abandon() // what it would go on to write is not wanted
+			done = true
+		}
 		for _, outlet := range p.outlets {
 			if err := p.hand(ctx, outlet, out, done, open); err != nil {
 				return err
 			}
 		}
-		if err := a.collect(ctx, p, out, done); err != nil {
+		if err := a.collect(ctx, p, out, text, done); err != nil {
 			return err
 		}
 		if done {
@@ -214,18 +220,30 @@ func (p *part) hand(ctx context.Context, o outlet, out *message.Output, done boo
 	return o.to.flow.feed(ctx, feed)
 }
 
-// collect keeps an output for the response and shows it to the caller.
-func (a *attempt) collect(ctx context.Context, p *part, out *message.Output, done bool) error {
+// write returns what an output of a text stage adds to the text; stopped says that one of the request's stop strings has come.
+func (p *part) write(out *message.Output, done bool) (text string, stopped bool) {
+	if p.kind.Final != family.Text {
+		return "", false
+	}
+	text = p.decoder.Push(out.Tokens...)
+	if done {
+		text += p.decoder.Flush()
+	}
+	text, stopped = p.stopper.push(text, done)
+	if stopped {
+		out.Finish = message.FinishStop
+	}
+	return text, stopped
+}
+
+// collect keeps an output for the response and shows it to the caller. Of a text stage's output, text is what it adds.
+func (a *attempt) collect(ctx context.Context, p *part, out *message.Output, text string, done bool) error {
 	p.tokens = append(p.tokens, out.Tokens...)
 	if done {
 		p.finish = out.Finish
 	}
 	switch p.kind.Final {
 	case family.Text:
-		text := p.decoder.Push(out.Tokens...)
-		if done {
-			text += p.decoder.Flush()
-		}
 		p.text = append(p.text, text...)
 		if len(out.Tokens) == 0 && text == "" {
 			return nil

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"time"
+
 	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/pipeline/family"
 	"github.com/omni-run/omni/pipeline/prompt"
@@ -30,6 +32,11 @@ type Request struct {
 	Seed *int64
 	// MaxTokens limits the text; 0 for the default.
 	MaxTokens int
+	// Stop ends the text before the first of these strings; speech is made of what was written until then. With Stop, a
+	// Seed starts a generator in each stage, and the draws are not the reference's.
+	Stop []string
+	// MaxAudio limits the duration of the speech; 0 for the default.
+	MaxAudio time.Duration
 	// Sampling overlays each stage's defaults, by position.
 	Sampling []config.SamplingParams
 }

@@ -107,13 +107,16 @@ func (o *Omni) run(ctx context.Context, req Request, emit emit) (*Response, erro
 
 // prepare renders and tokenises the request for what the engines say about themselves.
 func (o *Omni) prepare(ctx context.Context, r *request) error {
+	if err := checkStops(r.Stop); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalidRequest, err)
+	}
 	infos := map[int]family.StageInfo{}
 	for _, s := range o.stages {
 		infos[s.id] = s.status().Info
 	}
 	prepared, err := o.graph.Model.Prepare(family.Request{
 		Prompt: r.Prompt, System: r.System, Messages: r.Messages, Modalities: r.Modalities, Speaker: r.Speaker,
-		Seed: r.Seed, MaxTokens: r.MaxTokens, Sampling: r.Sampling,
+		Seed: r.Seed, MaxTokens: r.MaxTokens, MaxAudio: r.MaxAudio, Stops: len(r.Stop) > 0, Sampling: r.Sampling,
 	}, infos)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidRequest, err)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/omni-run/omni/pipeline/checkpoint"
 	"github.com/omni-run/omni/pipeline/config"
@@ -88,6 +89,11 @@ type Request struct {
 	// stage.
 	Seed      *int64
 	MaxTokens int // limit of the text stage; 0 for the default
+	// MaxAudio limits the duration of the speech; 0 for the default.
+	MaxAudio time.Duration
+	// Stops says that the text stage may be ended before its last output. Then no generator is handed on: a Seed
+	// starts one in every stage.
+	Stops bool
 	// Sampling overlays each stage's defaults, by position; shorter lists leave the later stages as they are.
 	Sampling []config.SamplingParams
 }

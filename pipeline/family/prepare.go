@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/omni-run/omni/pipeline/config"
 )
@@ -114,7 +115,7 @@ func (s seedPlan) params() map[string]any {
 }
 
 // planSeeds gives each stage its generator. A seed in the request's own parameters of a stage is that stage's. Else
-// the request's seed starts one generator for all stages, as in the reference. Else the configured seed of the stage,
+// the request's seed starts one generator for all stages, as in the reference, or one in each if none can be handed on. Else the configured seed of the stage,
 // or a random one.
 func planSeeds(req Request, sampling map[int]config.SamplingParams) map[int]seedPlan {
 	plans := map[int]seedPlan{}
@@ -123,7 +124,7 @@ func planSeeds(req Request, sampling map[int]config.SamplingParams) map[int]seed
 		switch {
 		case own:
 			plans[id] = seedPlan{seed: *req.Sampling[i].Seed}
-		case req.Seed != nil && i == 0:
+		case req.Seed != nil && (i == 0 || req.Stops):
 			plans[id] = seedPlan{seed: *req.Seed}
 		case req.Seed != nil:
 			plans[id] = seedPlan{upstream: true}
@@ -153,6 +154,18 @@ func engineSampling(p config.SamplingParams, eos []int64) map[string]any {
 		"repetition_penalty": value(p.RepetitionPenalty, 1),
 		"stop_token_ids":     stop,
 	}
+}
+
+// limitCodes lowers the number of codes that a talker may write to what a duration of speech takes.
+func limitCodes(p config.SamplingParams, limit time.Duration, info StageInfo) config.SamplingParams {
+	if limit <= 0 || info.SampleRate <= 0 || info.SamplesPerCode <= 0 {
+		return p
+	}
+	codes := max(1, int64(limit.Seconds()*float64(info.SampleRate)/float64(info.SamplesPerCode)))
+	if p.MaxTokens != nil && *p.MaxTokens <= codes {
+		return p
+	}
+	return p.Merge(config.SamplingParams{MaxTokens: &codes})
 }
 
 func offTopK(k int64) int64 {

@@ -180,7 +180,7 @@ func (m *qwen25Model) Prepare(req Request, infos map[int]StageInfo) (*Prepared, 
 		case qwen25Talker:
 			params["prompt_tokens"] = len(p.PromptTokenIDs)
 			params["speaker"] = p.Speaker
-			params["sampling"] = engineSampling(sampling[id], nil)
+			params["sampling"] = engineSampling(limitCodes(sampling[id], req.MaxAudio, infos[qwen25Code2Wav]), nil)
 		case qwen25Code2Wav:
 			params["speaker"] = p.Speaker
 		}

@@ -92,6 +92,9 @@ type model struct{}
 
 // Prepare implements pipeline.Model.
 func (model) Prepare(req family.Request, _ map[int]family.StageInfo) (*family.Prepared, error) {
+	for _, m := range req.Messages { // a conversation is the texts in a row
+		req.Prompt += m.Text
+	}
 	if req.Prompt == "" {
 		return nil, errors.New("the request has no prompt")
 	}
