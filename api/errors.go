@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/media"
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
 )
@@ -100,6 +101,8 @@ var sentinels = []struct {
 	code code
 }{
 	{errTooLong, codeDeadline},
+	{errDraining, codeUnavailable},
+	{media.ErrNoEncoder, codeUnsupported},
 	{pipeline.ErrUnknownStage, codeInvalid},
 	{pipeline.ErrProfileActive, codeBusy},
 	{profiler.ErrNotEnabled, codeNotFound},

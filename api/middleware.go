@@ -26,6 +26,8 @@ type logEntry struct {
 	id   string
 	err  error
 	code code
+	// breakOff says that the answer has begun and cannot be completed: the connection is to show it.
+	breakOff bool
 }
 
 // entryOf returns the request's entry.
@@ -62,6 +64,10 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			c.Error(err)
 		}
 		s.log(c, entry, time.Since(began))
+		s.metrics.answered(c)
+		if entry.breakOff {
+			panic(http.ErrAbortHandler)
+		}
 		return nil
 	}
 }
@@ -112,12 +118,14 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := origins.Check(request); err != nil {
 			return &failure{code: codeForbidden, err: fmt.Errorf("a page of another origin may not do this: %w", err)}
 		}
+		connection := http.NewResponseController(c.Response().Writer)
+		c.Response().Writer = &deadlineWriter{c.Response().Writer, connection, s.cfg.Limits.Write}
 		if request.Body != nil && request.Body != http.NoBody {
 			request.Body = &body{
 				ReadCloser: http.MaxBytesReader(c.Response(), request.Body, s.cfg.Limits.BodyBytes),
-				connection: http.NewResponseController(c.Response()),
+				connection: connection,
 			}
-			setDeadline(http.NewResponseController(c.Response()).SetReadDeadline, time.Now().Add(s.cfg.Limits.Body))
+			setDeadline(connection.SetReadDeadline, time.Now().Add(s.cfg.Limits.Body))
 		}
 		return next(c)
 	}
@@ -138,6 +146,22 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// deadlineWriter gives the client a time for each piece of an answer.
+type deadlineWriter struct {
+	http.ResponseWriter
+	connection *http.ResponseController
+	limit      time.Duration
+}
+
+// Write implements io.Writer.
+func (w *deadlineWriter) Write(p []byte) (int, error) {
+	setDeadline(w.connection.SetWriteDeadline, time.Now().Add(w.limit))
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // setDeadline sets a deadline of the connection; what has no connection, as in tests, needs none.
 func setDeadline(set func(time.Time) error, at time.Time) { _ = set(at) }

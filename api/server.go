@@ -39,6 +39,7 @@ type Config struct {
 type Server struct {
 	cfg      Config
 	echo     *echo.Echo
+	metrics  *collectors
 	started  time.Time
 	inside   atomic.Int64 // generations that run or wait
 	draining atomic.Bool
@@ -55,9 +56,13 @@ type route struct {
 // routes is the table of all endpoints. Those of the second part exist only where a profiler is configured.
 func (s *Server) routes() []route {
 	table := []route{
+		{http.MethodPost, "/v1/chat/completions", keyAPI, s.admit(s.chatCompletions)},
+		{http.MethodPost, "/v1/audio/speech", keyAPI, s.admit(s.speech)},
+		{http.MethodGet, "/v1/audio/voices", keyAPI, s.voices},
+		{http.MethodGet, "/v1/models", keyAPI, s.models},
 		{http.MethodGet, "/health", keyNone, s.health},
 		{http.MethodGet, "/version", keyAPI, s.version},
-		{http.MethodGet, "/v1/models", keyAPI, s.models},
+		{http.MethodGet, "/metrics", keyAPI, s.metrics.serve},
 		{http.MethodGet, "/stages", keyAPI, s.stages},
 		{http.MethodGet, "/", keyPage, echo.WrapHandler(page.Handler())},
 		{http.MethodGet, "/page/*", keyPage, echo.WrapHandler(page.Handler())},
@@ -97,6 +102,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, echo: echo.New(), started: time.Now(), analyses: newAnalyses()}
+	s.metrics = newCollectors(s)
 	s.echo.HTTPErrorHandler = s.writeError
 	s.echo.Use(s.observe, s.guard)
 	for _, r := range s.routes() {

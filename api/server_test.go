@@ -214,6 +214,37 @@ func serveOn(t *testing.T, s *server) (address string, end func() error) {
 	return listener.Addr().String(), end
 }
 
+// exchange sends raw bytes, ends its side, and returns all that the server says.
+func exchange(t *testing.T, address, request string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, request)
+	require.NoError(t, err)
+	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	return string(answer)
+}
+
+// A body that does not arrive in time is answered with that, one that never ends is not waited for.
+func TestASlowBodyIsRefused(t *testing.T) {
+	s := newServer(t, func(c *api.Config) { c.Limits.Body = 100 * time.Millisecond })
+	address, _ := serveOn(t, s)
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "408 Request Timeout")
+	require.Contains(t, string(answer), "did not arrive in time")
+}
+
 func TestASlowClientIsCutOff(t *testing.T) {
 	s := newServer(t, func(c *api.Config) { c.Limits.Body = 50 * time.Millisecond })
 	address, _ := serveOn(t, s)
