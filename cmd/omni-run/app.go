@@ -34,6 +34,7 @@ type engine interface {
 	StopProfile(stages []int) (*pipeline.ProfileReport, error)
 	api.Engine
 	api.Profiler
+	flightRecorder
 	Close() error
 }
 

@@ -215,6 +215,9 @@ func profileOptions(c *cli.Context, env *environment) (cfg profiler.Config, stag
 	if !cfg.Enabled() {
 		return cfg, nil, errors.New("--profile-stages needs --profile-dir, which says where the files go")
 	}
+	if cfg.RingSeconds > 0 {
+		return cfg, nil, errors.New("--profile-stages does not go with ring_seconds: every stage has a flight recorder")
+	}
 	for text := range strings.SplitSeq(c.String("profile-stages"), ",") {
 		id, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || id < 0 {

@@ -78,7 +78,14 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 	defer func() { err = errors.Join(err, omni.Close()) }()
 	r.progress.loaded()
 
-	if config.Profiler.Enabled() {
+	defer dumpOnSignal(ctx, omni, func(report *pipeline.ProfileReport, err error) {
+		if err != nil {
+			r.progress.say("%v", err)
+			return
+		}
+		r.reportProfile(report, nil)
+	})()
+	if r.records() {
 		if _, err := omni.StartProfile(r.options.profileStages); err != nil {
 			if errors.Is(err, pipeline.ErrUnknownStage) {
 				return nil, nil, usagef("--profile-stages: %w", err)
@@ -87,16 +94,35 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 		}
 	}
 	results = r.all(ctx, omni)
-	if config.Profiler.Enabled() {
-		r.progress.writing()
-		report, err := omni.StopProfile(nil)
-		r.progress.stop()
-		profile = r.reportProfile(report, err)
-		if err != nil {
-			return results, profile, err
-		}
+	if !config.Profiler.Enabled() {
+		return results, nil, nil
 	}
-	return results, profile, nil
+	r.progress.writing()
+	report, err := r.endProfile(omni)
+	r.progress.stop()
+	if report == nil && err == nil {
+		return results, nil, nil
+	}
+	return results, r.reportProfile(report, err), err
+}
+
+// records reports whether the requests are recorded by a session. With flight recorders they are not: what those hold is
+// written when it is asked for, or when a request is slow.
+func (r *run) records() bool {
+	profiler := r.options.pipeline.Profiler
+	return profiler.Enabled() && profiler.RingSeconds == 0
+}
+
+// endProfile ends the session and waits for its files; of flight recorders it returns the last dump, nil without one.
+func (r *run) endProfile(omni engine) (*pipeline.ProfileReport, error) {
+	if r.records() {
+		return omni.StopProfile(nil)
+	}
+	status, err := omni.ProfileStatus()
+	if err != nil || status.Session == "" {
+		return nil, err
+	}
+	return omni.WaitProfile(context.Background(), status.Session)
 }
 
 // all runs every request at once (the pipeline holds back what exceeds its limit) and returns the results in the

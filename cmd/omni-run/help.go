@@ -38,6 +38,8 @@ Environment:
   OMNI_LOG      how much is logged: debug, info, warn (default) or error
   VLLM_TORCH_PROFILER_DIR  what --profile-dir is if no flag says so
 
+SIGUSR2 writes what the flight recorders hold (--profiler-config recorder=stream,ring_seconds=N) while everything goes on.
+
 Exit codes: 0 all requests done, 1 some failed, 2 wrong command line, 130 interrupted.
 `
 

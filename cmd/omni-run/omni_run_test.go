@@ -15,7 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/gpu"
+	"github.com/omni-run/omni/profiler/picture"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -91,6 +93,7 @@ type fakeOmni struct {
 	requests []pipeline.Request
 	calls    []string
 	stages   []int // of StartProfile
+	dumped   bool
 }
 
 func (f *fakeOmni) call(name string) {
@@ -146,6 +149,36 @@ func (f *fakeOmni) StopProfile([]int) (*pipeline.ProfileReport, error) {
 		{Path: filepath.Join(dir, "stage-0_s1.17.pt.trace.json.gz"), Stage: 0, Kind: "trace", Bytes: 2048, Events: 99, Dropped: 1},
 		{Path: filepath.Join(dir, "profiler_out_0.txt"), Stage: 0, Kind: "table", Bytes: 512, Events: 99},
 	}}, f.stopError
+}
+
+func (f *fakeOmni) DumpProfile(context.Context) (*pipeline.ProfileReport, error) {
+	f.call("dump")
+	if f.config.Profiler.RingSeconds == 0 {
+		return nil, profiler.ErrNoRing
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dumped = true
+	return &pipeline.ProfileReport{Session: "s1"}, nil
+}
+
+func (f *fakeOmni) ProfileStatus() (*pipeline.ProfileReport, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.dumped {
+		return &pipeline.ProfileReport{}, nil
+	}
+	return &pipeline.ProfileReport{Session: "s1"}, nil
+}
+
+func (f *fakeOmni) WaitProfile(_ context.Context, session string) (*pipeline.ProfileReport, error) {
+	dir := f.config.Profiler.TorchProfilerDir
+	return &pipeline.ProfileReport{
+		Session: session, Complete: true, Trigger: "dump",
+		Files:    []pipeline.ProfileFile{{Path: filepath.Join(dir, "stage-0_s1.17.pt.trace.json.gz"), Stage: 0, Kind: "trace", Bytes: 2048, Events: 99}},
+		Workers:  []profiler.Report{{Missing: []string{filepath.Join(dir, "profiler_out_0.txt")}}},
+		Pictures: &pipeline.ProfilePictures{Result: picture.Result{Files: []picture.File{{Kind: picture.KindReport, Path: filepath.Join(dir, "s1.17", "report.html"), Bytes: 10}}}},
+	}, nil
 }
 
 func (f *fakeOmni) Close() error {

@@ -15,7 +15,10 @@ func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileO
 	if report == nil {
 		return out
 	}
-	out.Session = report.Session
+	out.Session, out.Trigger, out.Pictures = report.Session, report.Trigger, report.Pictures
+	if report.Trigger != "" {
+		r.progress.say("flight recorder: %s", report.Trigger)
+	}
 	if len(report.Files) > 0 {
 		out.Files = report.Files
 		r.progress.say("profile %s, in %s:", report.Session, filepath.Dir(report.Files[0].Path))
@@ -39,6 +42,23 @@ func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileO
 		if worker.Error != "" {
 			r.progress.say("  stage %d has no complete profile: %s", worker.Stage, worker.Error)
 		}
+		for _, path := range worker.Missing {
+			r.progress.say("  stage %d has not written %s", worker.Stage, path)
+		}
 	}
+	r.reportPictures(report.Pictures)
 	return out
+}
+
+// reportPictures lists what was made of a session's files.
+func (r *run) reportPictures(pictures *pipeline.ProfilePictures) {
+	if pictures == nil {
+		return
+	}
+	for _, file := range pictures.Files {
+		r.progress.say("  %-14s %8s  %s", file.Kind, size(file.Bytes), file.Path)
+	}
+	if pictures.Error != "" {
+		r.progress.say("  the pictures could not be made: %s", pictures.Error)
+	}
 }

@@ -34,9 +34,12 @@ type output struct {
 
 // profileOutput names what a profile session wrote.
 type profileOutput struct {
-	Session string                 `json:"session"`
-	Files   []pipeline.ProfileFile `json:"files"`
-	Error   string                 `json:"error,omitempty"`
+	Session string `json:"session"`
+	// Trigger says why flight recorders were dumped.
+	Trigger  string                    `json:"trigger,omitempty"`
+	Files    []pipeline.ProfileFile    `json:"files"`
+	Pictures *pipeline.ProfilePictures `json:"pictures,omitempty"`
+	Error    string                    `json:"error,omitempty"`
 }
 
 // failure is the result of a request that ended with err. response may be nil.

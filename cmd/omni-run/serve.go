@@ -177,8 +177,8 @@ func serve(c *cli.Context, env *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if profiler := options.pipeline.Profiler; profiler.Enabled() {
-		if err := makeWritable("--profile-dir", profiler.TorchProfilerDir); err != nil {
+	if dir := options.pipeline.Profiler.TorchProfilerDir; dir != "" {
+		if err := makeWritable("--profile-dir", dir); err != nil {
 			return err
 		}
 	}
@@ -206,12 +206,23 @@ func serve(c *cli.Context, env *environment) (err error) {
 		return err
 	}
 	options.warn()
+	defer dumpOnSignal(c.Context, omni, options.logDump)()
 	options.server.Log.Info("serving", slog.String("address", listener.Addr().String()), slog.Any("models", options.server.Models))
 	fmt.Fprintf(env.stdout, "http://%s\n", listener.Addr())
 	began := time.Now()
 	err = server.Serve(c.Context, listener)
 	options.server.Log.Info("served", slog.Float64("seconds", time.Since(began).Seconds()))
 	return err
+}
+
+// logDump logs what came of a dump of the flight recorders.
+func (o *serveOptions) logDump(report *pipeline.ProfileReport, err error) {
+	if err != nil {
+		o.server.Log.Error("flight recorder could not be dumped", slog.Any("error", err))
+		return
+	}
+	o.server.Log.Info("flight recorder is dumped", slog.String("session", report.Session), slog.Int("files", len(report.Files)),
+		slog.String("folder", o.pipeline.Profiler.TorchProfilerDir))
 }
 
 // warn logs what may surprise the owner of the machine.
