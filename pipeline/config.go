@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/telemetry"
 )
 
 // Config is what [Open] needs to know. The zero value of every field but Model has a meaning.
@@ -21,6 +22,9 @@ type Config struct {
 	MaxConcurrency int
 	// Profiler is what StartProfile records; the zero value turns profiling off.
 	Profiler profiler.Config
+	// Telemetry says what the machine's GPUs do during profile sessions; nil for nothing. Package profiler/gpu has one for
+	// NVIDIA's.
+	Telemetry telemetry.Source
 	// ProfileCeilings bound what the settings of one StartProfileWith may ask for.
 	ProfileCeilings profiler.Ceilings
 	// WorkerPath is the worker's executable; empty for omni-worker beside the running program, else on the PATH.

@@ -14,6 +14,7 @@ import (
 	"github.com/omni-run/omni/pipeline/family"
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/telemetry"
 )
 
 // prefillTokens is how many prompt tokens one step of a stage takes in beside the sequences that are running. More
@@ -29,6 +30,8 @@ type Omni struct {
 	gate     chan struct{} // holds a token for every request that is in the stages
 	requests atomic.Int64  // numbers the requests that come without an id
 	profile  profileState
+	// telemetry is asked during profile sessions; nil for nothing.
+	telemetry telemetry.Source
 
 	stop       context.CancelFunc // ends the supervisors
 	supervised sync.WaitGroup
@@ -83,7 +86,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 	if cfg.MaxConcurrency < 0 {
 		return nil, fmt.Errorf("max concurrency is %d, want 0 (the default) or more", cfg.MaxConcurrency)
 	}
-	o := &Omni{graph: graph, log: cfg.Log, closed: make(chan struct{})}
+	o := &Omni{graph: graph, log: cfg.Log, telemetry: cfg.Telemetry, closed: make(chan struct{})}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)
 	}

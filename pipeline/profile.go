@@ -12,6 +12,7 @@ import (
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/picture"
+	"github.com/omni-run/omni/profiler/telemetry"
 )
 
 // ProfileOptions say what a profile session records.
@@ -102,6 +103,9 @@ type profileSession struct {
 	pictures *ProfilePictures
 	written  *ProfileLedger
 	complete chan struct{}
+
+	gpus      *telemetry.Recording // nil if there is nothing to watch
+	gpusError error
 }
 
 // newProfileSession makes the session that the taps' starts name.

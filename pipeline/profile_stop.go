@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/omni-run/omni/pipeline/message"
@@ -171,7 +172,11 @@ func (o *Omni) completeSession(s *profileSession) {
 // waits for the session. It does nothing the second time.
 func (p *profileState) publish(ctx context.Context, s *profileSession) {
 	written := p.writeBook(s)
+	gpusError := s.leaveGPUs()
 	pictures := p.makePictures(ctx, s)
+	if gpusError != nil {
+		pictures.Error = strings.TrimPrefix(pictures.Error+"\n"+gpusError.Error(), "\n")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.written == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/gpu"
 )
 
 // The groups of flags in --help.
@@ -69,6 +70,7 @@ func modelOptions(c *cli.Context, env *environment) (pipeline.Config, error) {
 		Device:           c.String("device"),
 		MaxConcurrency:   c.Int("max-concurrency"),
 		WorkerPath:       env.getenv("OMNI_WORKER"),
+		Telemetry:        gpu.NewSource(),
 	}
 	var faults []error
 	if cfg.Model == "" {

@@ -162,11 +162,14 @@ func (c *Change) judge(o DiffOptions, share float64) {
 	c.Regression = longer && c.P < o.Alpha && share >= o.MinShare
 }
 
-func median(sorted []float64) float64 {
+func median(sorted []float64) float64 { return quantile(0.5, sorted) }
+
+// quantile is 0 for nothing.
+func quantile(p float64, sorted []float64) float64 {
 	if len(sorted) == 0 {
 		return 0
 	}
-	return stat.Quantile(0.5, stat.Empirical, sorted, nil)
+	return stat.Quantile(p, stat.Empirical, sorted, nil)
 }
 
 func mean(x []float64) float64 {

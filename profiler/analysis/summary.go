@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"gonum.org/v1/gonum/stat"
-
 	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/ledger"
 )
@@ -73,6 +71,13 @@ type Summary struct {
 	Requests []RequestSummary `json:"requests"`
 	// Missing says which workers have no trace, and why.
 	Missing []string `json:"missing"`
+	// Trigger says why a flight recorder was dumped, empty for a session that somebody began.
+	Trigger string `json:"trigger,omitempty"`
+	// E2EMeanMS, E2EP50MS and E2EP99MS are over the requests that were completed; Failed counts the others.
+	E2EMeanMS float64 `json:"e2e_mean_ms"`
+	E2EP50MS  float64 `json:"e2e_p50_ms"`
+	E2EP99MS  float64 `json:"e2e_p99_ms"`
+	Failed    int     `json:"failed"`
 	// Running and Unbooked count the requests that had not ended with the session, and those for which there was no room.
 	Running  int   `json:"running"`
 	Unbooked int64 `json:"unbooked"`
@@ -137,14 +142,22 @@ type RequestPart struct {
 func (s *Session) Summarise(top int) *Summary {
 	sum := &Summary{
 		Session: s.ID, Stages: []StageSummary{}, Requests: []RequestSummary{}, Missing: s.Missing,
-		Running: s.About.Running, Unbooked: s.About.Dropped,
+		Running: s.About.Running, Unbooked: s.About.Dropped, Trigger: s.About.Trigger,
 	}
 	for _, w := range s.Workers {
 		sum.Stages = append(sum.Stages, s.stage(w, top))
 	}
+	var e2e []float64
 	for i := range s.Requests {
-		sum.Requests = append(sum.Requests, summariseRequest(&s.Requests[i]))
+		r := summariseRequest(&s.Requests[i])
+		sum.Requests = append(sum.Requests, r)
+		if r.Error == "" {
+			e2e = append(e2e, r.E2EMS)
+		}
 	}
+	sum.Failed = len(s.Requests) - len(e2e)
+	slices.Sort(e2e)
+	sum.E2EMeanMS, sum.E2EP50MS, sum.E2EP99MS = mean(e2e), median(e2e), quantile(0.99, e2e)
 	return sum
 }
 
@@ -178,7 +191,7 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 	if len(w.StepNS) > 0 {
 		steps := milliseconds(w.StepNS)
 		slices.Sort(steps)
-		sum.StepP50MS, sum.StepP99MS = stat.Quantile(0.5, stat.Empirical, steps, nil), stat.Quantile(0.99, stat.Empirical, steps, nil)
+		sum.StepP50MS, sum.StepP99MS = median(steps), quantile(0.99, steps)
 	}
 	for _, op := range w.Ops {
 		if len(sum.Top) < top && !op.Annotation() {

@@ -53,6 +53,19 @@ func percent(a, b float64) string {
 	return fmt.Sprintf("%.1f %%", 100*a/b)
 }
 
+// sizeText formats a number of bytes.
+func sizeText(n int64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 10<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	case n >= 10<<10:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
 // shorten cuts text in the middle, where operators' names differ least.
 func shorten(text string, width int) string {
 	runes := []rune(text)

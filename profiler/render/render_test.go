@@ -52,6 +52,24 @@ func TestSummaryOfLittle(t *testing.T) {
 	require.NotContains(t, out.String(), "NaN")
 }
 
+// What GPUs did is in a table and in columns; what they did not report is no number.
+func TestSummaryWithGPUs(t *testing.T) {
+	watts, joules := 301.5, 12.25
+	s := &analysis.Summary{
+		Session: "s1.1", Trigger: "request \"a\" took 3s", Stages: []analysis.StageSummary{{Worker: "stage-0", Dropped: 7, GPU: &analysis.GPUUse{
+			Device: 1, Samples: 4, PowerWatts: &watts, EnergyJoules: &joules, Throttled: 0.25, Throttle: []string{"power cap", "sync boost"},
+		}}, {Worker: "stage-1"}},
+	}
+	var out, table bytes.Buffer
+	require.NoError(t, Summary(&out, s, 1))
+	require.Contains(t, out.String(), "a flight recorder was dumped: request \"a\" took 3s")
+	require.Contains(t, out.String(), "stage-0: 7 events were dropped")
+	require.Regexp(t, `stage-0 +1 +- +302 W +- +12.2 J +- +- +- +- +25.0 % +power cap, sync boost`, out.String())
+	require.NoError(t, SummaryCSV(&table, s))
+	require.Contains(t, table.String(), ",1,,301.5,12.25,,,0.25,power cap;sync boost\n")
+	require.Contains(t, table.String(), ",,,,,,,,\n")
+}
+
 type full struct{}
 
 var errFull = errors.New("disk full")

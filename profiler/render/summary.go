@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/omni-run/omni/profiler/analysis"
@@ -19,7 +20,11 @@ var marks = map[ledger.Kind]rune{ledger.Queue: ':', ledger.Transfer: '-', ledger
 // Summary writes a summary with the waterfalls of at most limit requests.
 func Summary(w io.Writer, s *analysis.Summary, limit int) error {
 	out := &errorWriter{w: w}
-	fmt.Fprintf(out, "session %s\n\n", s.Session)
+	fmt.Fprintf(out, "session %s\n", s.Session)
+	if s.Trigger != "" {
+		fmt.Fprintf(out, "a flight recorder was dumped: %s\n", s.Trigger)
+	}
+	fmt.Fprintln(out)
 	t := table(out)
 	fmt.Fprintln(t, "stage\trecorded\tbusy\t\twaiting\t\tidle\t\tsteps\tp50\tp99\trequests\ttokens\thanded on\t")
 	for _, st := range s.Stages {
@@ -29,11 +34,10 @@ func Summary(w io.Writer, s *analysis.Summary, limit int) error {
 			st.Requests, st.Tokens, st.BytesOut)
 	}
 	_ = t.Flush()
-	for _, st := range s.Stages {
-		if st.Disordered > 0 {
-			fmt.Fprintf(out, "%s: %d of %d events overlap others; times around them are not exact\n", st.Worker, st.Disordered, st.Events)
-		}
+	for _, note := range notes(s) {
+		fmt.Fprintln(out, note)
 	}
+	gpus(out, s.Stages)
 	for _, st := range s.Stages {
 		if len(st.Top) == 0 {
 			continue
@@ -47,6 +51,24 @@ func Summary(w io.Writer, s *analysis.Summary, limit int) error {
 		waterfall(out, s.Requests, limit)
 	}
 	return out.err
+}
+
+// gpus writes what the GPUs of stages did, if anything is known.
+func gpus(w io.Writer, stages []analysis.StageSummary) {
+	if !slices.ContainsFunc(stages, func(st analysis.StageSummary) bool { return st.GPU != nil }) {
+		return
+	}
+	fmt.Fprintln(w)
+	t := table(w)
+	fmt.Fprintln(t, "stage\tGPU\tbusy\tpower\thighest\tenergy\tSM clock\tlowest\tmemory\ttemperature\tkept down\t  by")
+	for _, st := range stages {
+		if use := st.GPU; use != nil {
+			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s\n", label(st.Worker, st.Name), use.Device, gauge(use.BusyPercent, "%.0f %%"),
+				gauge(use.PowerWatts, "%.0f W"), gauge(use.PowerMaxWatts, "%.0f W"), gauge(use.EnergyJoules, "%.1f J"), gauge(use.SMClockMHz, "%.0f MHz"),
+				gauge(use.SMClockMinMHz, "%.0f MHz"), memory(use.MemoryMaxBytes), gauge(use.TemperatureC, "%.0f C"), percent(use.Throttled, 1), strings.Join(use.Throttle, ", "))
+		}
+	}
+	_ = t.Flush() // w remembers the error
 }
 
 // label names a stage by its worker and, if it is known, its role.
@@ -72,6 +94,9 @@ func waterfall(w io.Writer, requests []analysis.RequestSummary, limit int) {
 	t := table(w)
 	for _, r := range shown {
 		note := ""
+		if r.Slow {
+			note = "  slow"
+		}
 		if r.Error != "" {
 			note = "  failed: " + shorten(r.Error, 60)
 		}
@@ -116,15 +141,23 @@ func bar(parts []ledger.Part, start, end int64) string {
 func SummaryCSV(w io.Writer, s *analysis.Summary) error {
 	header := []string{
 		"stage", "name", "worker", "window_ms", "busy_ms", "waiting_ms", "idle_ms", "steps", "step_p50_ms", "step_p99_ms",
-		"requests", "tokens", "bytes_out", "events", "disordered",
+		"requests", "tokens", "bytes_out", "events", "dropped", "overhead_pct", "ended", "disordered",
+		"gpu", "gpu_busy_pct", "gpu_power_w", "gpu_energy_j", "gpu_sm_clock_mhz", "gpu_memory_max_bytes", "gpu_throttled", "gpu_throttle",
 	}
 	var rows [][]string
 	for _, st := range s.Stages {
-		rows = append(rows, []string{
+		row := []string{
 			integer(st.Stage), st.Name, st.Worker, number(st.WindowMS), number(st.BusyMS), number(st.WaitingMS), number(st.IdleMS),
 			integer(st.Steps), number(st.StepP50MS), number(st.StepP99MS), integer(st.Requests), integer(st.Tokens), integer(st.BytesOut),
-			integer(st.Events), integer(st.Disordered),
-		})
+			integer(st.Events), integer(st.Dropped), number(st.OverheadPercent), st.Ended, integer(st.Disordered),
+		}
+		if use := st.GPU; use != nil {
+			row = append(row, integer(use.Device), csvGauge(use.BusyPercent), csvGauge(use.PowerWatts), csvGauge(use.EnergyJoules),
+				csvGauge(use.SMClockMHz), csvGauge(use.MemoryMaxBytes), number(use.Throttled), strings.Join(use.Throttle, ";"))
+		} else {
+			row = append(row, make([]string, 8)...)
+		}
+		rows = append(rows, row)
 	}
 	return Rows(w, header, rows)
 }
@@ -140,4 +173,12 @@ func OpsCSV(w io.Writer, workers []analysis.WorkerOps) error {
 		}
 	}
 	return Rows(w, []string{"stage", "worker", "name", "category", "calls", "total_ns", "self_ns"}, rows)
+}
+
+// csvGauge is empty for what was not reported.
+func csvGauge(v *float64) string {
+	if v == nil {
+		return ""
+	}
+	return number(*v)
 }
