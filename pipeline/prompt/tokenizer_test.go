@@ -196,6 +196,29 @@ func byteID(t testing.TB, tok *prompt.Tokenizer, b byte) int64 {
 	return -1
 }
 
+// FuzzOpenTokenizer reads any bytes as tokenizer.json: nothing may panic, and what is accepted encodes and decodes.
+func FuzzOpenTokenizer(f *testing.F) {
+	f.Add([]byte(smallJSON(f)))
+	f.Add([]byte(patched(f, map[string]any{"normalizer": nil, "added_tokens": nil})))
+	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}`))
+	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":-1,"b":9223372036854775807},"merges":[["a","b"],["b"]]}}`))
+	f.Add([]byte(`{"added_tokens":[{"id":3,"content":""}],"model":{"type":"BPE","vocab":{},"merges":[]}}`))
+	f.Add([]byte(`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+$"}},"model":null}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tok, err := prompt.OpenTokenizer(folder(t, map[string]string{"tokenizer.json": string(data)}))
+		if err != nil {
+			assert.ErrorContains(t, err, "tokenizer.json")
+			return
+		}
+		ids, err := tok.Encode("Hello, ab\u00e9!")
+		if err == nil {
+			tok.Decode(ids, true)
+		}
+		tok.Decode([]int64{-1, 0, 1, 1 << 40}, false)
+	})
+}
+
 func FuzzEncodeDecode(f *testing.F) {
 	for _, text := range []string{"", "Hello, world!", " \n\t ", "e\u0301\u0323", "\U0001F468\u200d\U0001F469", "<|im_start|>x<|im_en", "\xff\xfeabc", "\u0344'\u017f", "\U00013928'll"} {
 		f.Add(text)

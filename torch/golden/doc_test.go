@@ -47,3 +47,13 @@ func onThread(t testing.TB, f func() error) {
 		t.Fatal(err)
 	}
 }
+
+// checkNothingLives fails the test if handles of the C library are alive.
+func checkNothingLives(t testing.TB) {
+	t.Helper()
+	for _, class := range []string{"status", "buffer", "engine", "sequence", "step", "recorder"} {
+		if n := torch.Live(class); n != 0 {
+			t.Errorf("%d handles of class %q are alive, want 0", n, class)
+		}
+	}
+}

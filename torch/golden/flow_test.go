@@ -26,13 +26,7 @@ type pipeline struct {
 func openPipeline(t testing.TB, folder string) *pipeline {
 	t.Helper()
 	p := &pipeline{}
-	t.Cleanup(func() {
-		for _, class := range []string{"status", "buffer", "engine", "sequence", "step", "recorder"} {
-			if n := torch.Live(class); n != 0 {
-				t.Errorf("%d handles of class %q are alive after the test, want 0", n, class)
-			}
-		}
-	})
+	t.Cleanup(func() { checkNothingLives(t) })
 	t.Cleanup(func() {
 		onThread(t, func() error {
 			var faults []error
