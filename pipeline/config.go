@@ -3,6 +3,7 @@ package pipeline
 import (
 	"log/slog"
 
+	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/telemetry"
 )
@@ -15,8 +16,12 @@ type Config struct {
 	StageConfigsPath string
 	// DType overrides the element type of every stage: auto, float32, bfloat16 or float16.
 	DType string
-	// Device overrides the device of every stage: cpu or cuda:N.
+	// Device overrides the device of every stage: auto, cpu or cuda:N.
 	Device string
+	// Machine lists the GPUs that stages without a device are placed on, asked only if there is such a stage; nil for a
+	// program that uses none. It is a function, and not a call of the driver's library in here, because that library is
+	// linked with flags that would hide missing functions in programs that link libomni.so as well.
+	Machine func() (config.Machine, error)
 	// MaxConcurrency limits the requests that are in the stages at once; the others wait in the order of their
 	// arrival. 0 means 16.
 	MaxConcurrency int

@@ -107,8 +107,9 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 			cfg.Progress(p)
 		}
 	}
+	placed, placements := place(&cfg, graph.Config, o.log)
 	o.spawner = newSpawner()
-	for rank, deployed := range graph.Config.Stages {
+	for rank, deployed := range placed.Stages {
 		s := &stage{
 			path: path, env: cfg.WorkerEnv, limits: cfg.Limits.filled(), spawner: o.spawner, log: o.log,
 			progress: progress, state: StageLoading, changed: make(chan struct{}),
@@ -117,6 +118,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 			o.spawner.stop()
 			return nil, err
 		}
+		s.device, s.placement = deployed.Device, placements[s.id]
 		s.open.Ring = o.profile.ringOf(s.id)
 		o.stages = append(o.stages, s)
 	}

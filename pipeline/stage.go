@@ -27,31 +27,36 @@ const (
 
 // StageStatus is one stage as Stages reports it.
 type StageStatus struct {
-	ID       int              `json:"id"`
-	Name     string           `json:"name"`
-	Model    string           `json:"model"` // the engine's name
-	State    StageState       `json:"state"`
-	PID      int              `json:"pid"` // 0 while there is no process
-	Threads  int              `json:"threads"`
-	MaxBatch int              `json:"max_batch"`
-	Restarts int              `json:"restarts"`
-	Error    string           `json:"error,omitempty"` // why the worker is down
-	Info     family.StageInfo `json:"info"`            // of the engine, once it was ready
+	ID     int        `json:"id"`
+	Name   string     `json:"name"`
+	Model  string     `json:"model"` // the engine's name
+	State  StageState `json:"state"`
+	PID    int        `json:"pid"`    // 0 while there is no process
+	Device string     `json:"device"` // cpu or cuda:N
+	// Placement says why the stage is on Device, if the deployment left that open.
+	Placement string           `json:"placement,omitempty"`
+	Threads   int              `json:"threads"`
+	MaxBatch  int              `json:"max_batch"`
+	Restarts  int              `json:"restarts"`
+	Error     string           `json:"error,omitempty"` // why the worker is down
+	Info      family.StageInfo `json:"info"`            // of the engine, once it was ready
 }
 
 // stage owns the worker of one stage: it starts it, keeps it running and ends it. One goroutine, supervise, does all
 // that; the others ask for the live worker.
 type stage struct {
-	id       int
-	name     string
-	model    string
-	open     message.Open
-	path     string // of the executable
-	env      []string
-	limits   Limits
-	spawner  *spawner
-	log      *slog.Logger
-	progress func(Progress) // may be nil
+	id        int
+	name      string
+	model     string
+	device    string
+	placement string
+	open      message.Open
+	path      string // of the executable
+	env       []string
+	limits    Limits
+	spawner   *spawner
+	log       *slog.Logger
+	progress  func(Progress) // may be nil
 
 	mu       sync.Mutex // guards what follows
 	changed  chan struct{}
@@ -262,7 +267,7 @@ func (s *stage) status() StageStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := StageStatus{
-		ID: s.id, Name: s.name, Model: s.model, State: s.state, Threads: s.open.Threads, MaxBatch: s.open.MaxBatch,
+		ID: s.id, Name: s.name, Model: s.model, State: s.state, Device: s.device, Placement: s.placement, Threads: s.open.Threads, MaxBatch: s.open.MaxBatch,
 		Restarts: s.restarts, Info: s.info,
 	}
 	if s.live != nil {

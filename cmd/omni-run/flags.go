@@ -55,7 +55,7 @@ func modelFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "model", Category: modelGroup, Usage: "`DIR|ID` a checkpoint's folder, or a hub id that lies in the local Hugging Face cache"},
 		&cli.StringFlag{Name: "dtype", Category: modelGroup, Value: "auto", Usage: "`TYPE` element type of every stage: auto (the checkpoint's, the default), float32, bfloat16"},
-		&cli.StringFlag{Name: "device", Category: modelGroup, Usage: "`DEVICE` device of every stage: cpu, cuda:0, ...; default: as the stage config says"},
+		&cli.StringFlag{Name: "device", Category: modelGroup, Usage: "`DEVICE` device of every stage: auto, cpu, cuda:0, ...; default: as the stage config says, else auto: spread over the GPUs, the CPU where there is none"},
 		&cli.IntFlag{Name: "max-concurrency", Category: modelGroup, Value: 16, Usage: "`N` let so many requests in at once (16); the others wait"},
 		&cli.StringFlag{Name: "stage-configs-path", Category: modelGroup, Usage: "`FILE` YAML with the stages' devices, threads, batch sizes and sampling; default: built in"},
 	}
@@ -68,6 +68,7 @@ func modelOptions(c *cli.Context, env *environment) (pipeline.Config, error) {
 		StageConfigsPath: c.String("stage-configs-path"),
 		DType:            c.String("dtype"),
 		Device:           c.String("device"),
+		Machine:          machine(withCUDA, env.devices),
 		MaxConcurrency:   c.Int("max-concurrency"),
 		WorkerPath:       env.getenv("OMNI_WORKER"),
 		Telemetry:        gpu.NewSource(),

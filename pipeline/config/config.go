@@ -23,7 +23,7 @@ type Stage struct {
 	Name         string
 	Inputs       []int
 	FinalOutput  string
-	Device       string // "cpu" or "cuda:N"
+	Device       string // "auto", "cpu" or "cuda:N"
 	Threads      int    // 0: the machine's cores are shared among the stages
 	DType        string // "auto" (the checkpoint's), "float32", "bfloat16" or "float16"
 	MaxBatchSize int

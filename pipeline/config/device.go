@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// CheckDevice accepts "cpu" and "cuda:N".
+// CheckDevice accepts "auto", "cpu" and "cuda:N".
 func CheckDevice(device string) error {
-	if device == "cpu" {
+	if device == Auto || device == "cpu" {
 		return nil
 	}
 	if digits, ok := strings.CutPrefix(device, "cuda:"); ok && isIndex(digits) {
 		return nil
 	}
-	return fmt.Errorf("unknown device %q, want cpu or cuda:N", device)
+	return fmt.Errorf("unknown device %q, want auto, cpu or cuda:N", device)
 }
 
 // CheckDType accepts the members of DTypes.

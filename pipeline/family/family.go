@@ -166,7 +166,7 @@ func (f *Family) DefaultConfig() *config.Config {
 	for i, s := range f.Stages {
 		c.Stages = append(c.Stages, config.Stage{
 			ID: s.ID, Name: s.Name, Inputs: slices.Clone(s.Inputs), FinalOutput: s.Final,
-			Device: "cpu", DType: "auto", MaxBatchSize: 16,
+			Device: config.Auto, DType: "auto", MaxBatchSize: 16,
 			Sampling: f.Sampling[i].Merge(config.SamplingParams{}),
 		})
 	}

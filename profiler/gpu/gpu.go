@@ -36,8 +36,8 @@ type Device struct {
 	TemperatureCelsius *uint32 `json:"temperature_celsius"`
 }
 
-// library is the part of NVML that List uses.
-type library interface {
+// Library is the part of NVML that [List] uses.
+type Library interface {
 	Init() nvml.Return
 	Shutdown() nvml.Return
 	SystemGetDriverVersion() (string, nvml.Return)
@@ -47,9 +47,10 @@ type library interface {
 }
 
 // List asks the driver. Having no driver or no GPU is no error; a driver that fails is.
-func List() (Machine, error) { return list(nvml.New()) }
+func List() (Machine, error) { return ListFrom(nvml.New()) }
 
-func list(lib library) (machine Machine, err error) {
+// ListFrom is List for another implementation of NVML: a mock of go-nvml is a machine of any kind.
+func ListFrom(lib Library) (machine Machine, err error) {
 	machine.Devices = []Device{}
 	if code := lib.Init(); code != nvml.SUCCESS {
 		reason, known := noGPU[code]
@@ -97,7 +98,7 @@ var noGPU = map[nvml.Return]string{
 	nvml.ERROR_NO_PERMISSION:     "this user may not talk to the NVIDIA driver",
 }
 
-func describe(lib library, index int) (Device, error) {
+func describe(lib Library, index int) (Device, error) {
 	device := Device{Index: index}
 	handle, code := lib.DeviceGetHandleByIndex(index)
 	if code != nvml.SUCCESS {

@@ -25,7 +25,7 @@ func mockMachine() *dgxa100.Server {
 }
 
 func TestListOfAMachineWithGPUs(t *testing.T) {
-	machine, err := list(mockMachine())
+	machine, err := ListFrom(mockMachine())
 	require.NoError(t, err)
 	require.Equal(t, "550.54.15", machine.Driver)
 	require.Equal(t, "12.4", machine.CUDA)
@@ -56,7 +56,7 @@ func TestListSaysWhyThereIsNoGPU(t *testing.T) {
 		t.Run(code.String(), func(t *testing.T) {
 			server := mockMachine()
 			server.InitFunc = func() nvml.Return { return code }
-			machine, err := list(server)
+			machine, err := ListFrom(server)
 			require.NoError(t, err)
 			require.Empty(t, machine.Devices)
 			require.NotNil(t, machine.Devices, "JSON has an empty list, not null")
@@ -65,7 +65,7 @@ func TestListSaysWhyThereIsNoGPU(t *testing.T) {
 	}
 	server := mockMachine()
 	server.DeviceGetCountFunc = func() (int, nvml.Return) { return 0, nvml.SUCCESS }
-	machine, err := list(server)
+	machine, err := ListFrom(server)
 	require.NoError(t, err)
 	require.Contains(t, machine.Reason, "knows no GPU")
 }
@@ -95,7 +95,7 @@ func TestListReportsADriverThatFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			server := mockMachine()
 			test.damage(server)
-			_, err := list(server)
+			_, err := ListFrom(server)
 			require.ErrorContains(t, err, test.want)
 		})
 	}

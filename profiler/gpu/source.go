@@ -11,11 +11,11 @@ import (
 
 // Source asks NVIDIA's driver what the GPUs of this machine do. Where there is no driver it has no GPUs.
 type Source struct {
-	library func() library
+	library func() Library
 }
 
 // NewSource returns a Source. The driver is opened by Open.
-func NewSource() Source { return Source{library: func() library { return nvml.New() }} }
+func NewSource() Source { return Source{library: func() Library { return nvml.New() }} }
 
 // Open opens the driver.
 func (s Source) Open() (telemetry.Probe, error) {
@@ -38,7 +38,7 @@ func (s Source) Open() (telemetry.Probe, error) {
 
 // probe is an open driver.
 type probe struct {
-	lib     library
+	lib     Library
 	handles []nvml.Device
 	devices []telemetry.Device
 }

@@ -35,7 +35,7 @@ func busyMachine() *dgxa100.Server {
 func TestSourceOfAMachineWithGPUs(t *testing.T) {
 	server := busyMachine()
 	path := filepath.Join(t.TempDir(), "gpu.jsonl")
-	recording, err := telemetry.Record(Source{library: func() library { return server }}, path, time.Hour)
+	recording, err := telemetry.Record(Source{library: func() Library { return server }}, path, time.Hour)
 	require.NoError(t, err)
 	require.NoError(t, recording.Stop())
 	var samples []telemetry.Sample
@@ -66,13 +66,13 @@ func TestSourceWithoutGPUs(t *testing.T) {
 	for code := range noGPU {
 		server := busyMachine()
 		server.InitFunc = func() nvml.Return { return code }
-		probe, err := Source{library: func() library { return server }}.Open()
+		probe, err := Source{library: func() Library { return server }}.Open()
 		require.NoError(t, err)
 		require.Nil(t, probe)
 	}
 	server := busyMachine()
 	server.DeviceGetCountFunc = func() (int, nvml.Return) { return 0, nvml.SUCCESS }
-	probe, err := Source{library: func() library { return server }}.Open()
+	probe, err := Source{library: func() Library { return server }}.Open()
 	require.NoError(t, err)
 	require.Nil(t, probe)
 	require.Len(t, server.ShutdownCalls(), 1)
@@ -81,18 +81,18 @@ func TestSourceWithoutGPUs(t *testing.T) {
 func TestSourceFaults(t *testing.T) {
 	server := busyMachine()
 	server.InitFunc = func() nvml.Return { return nvml.ERROR_UNKNOWN }
-	_, err := Source{library: func() library { return server }}.Open()
+	_, err := Source{library: func() Library { return server }}.Open()
 	require.ErrorIs(t, err, nvml.ERROR_UNKNOWN)
 	server = busyMachine()
 	server.DeviceGetHandleByIndexFunc = func(int) (nvml.Device, nvml.Return) { return nil, nvml.ERROR_GPU_IS_LOST }
-	_, err = Source{library: func() library { return server }}.Open()
+	_, err = Source{library: func() Library { return server }}.Open()
 	require.ErrorContains(t, err, "open GPU 0")
 	require.Len(t, server.ShutdownCalls(), 1)
 	server = busyMachine()
 	server.Devices[3].(*dgxa100.Device).GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) {
 		return nvml.Utilization{}, nvml.ERROR_GPU_IS_LOST
 	}
-	probe, err := Source{library: func() library { return server }}.Open()
+	probe, err := Source{library: func() Library { return server }}.Open()
 	require.NoError(t, err)
 	_, err = probe.Sample()
 	require.ErrorContains(t, err, "GPU 3")
