@@ -32,6 +32,22 @@ omni_status* omni_recorder_step_end(omni_recorder* recorder) {
   });
 }
 
+omni_status* omni_recorder_scope_begin(omni_recorder* recorder, const char* name, size_t name_size) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr && name != nullptr, "omni_recorder_scope_begin: NULL argument");
+    recorder->recorder->scope_begin(std::string_view(name, name_size));
+  });
+}
+
+omni_status* omni_recorder_scope_end(omni_recorder* recorder) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr, "omni_recorder_scope_end: recorder is NULL");
+    recorder->recorder->scope_end();
+  });
+}
+
 omni_status* omni_recorder_stop(omni_recorder* recorder) {
   return guard([&] {
     omni::require_torch_thread();
@@ -44,6 +60,24 @@ omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer** out) {
   return guard([&] {
     require(recorder != nullptr && out != nullptr, "omni_recorder_finish: NULL argument");
     omni::set_json(out, recorder->recorder->finish());
+  });
+}
+
+omni_status* omni_recorder_status(const omni_recorder* recorder, omni_buffer** out) {
+  return guard([&] {
+    require(recorder != nullptr && out != nullptr, "omni_recorder_status: NULL argument");
+    omni::set_json(out, recorder->recorder->status().json());
+  });
+}
+
+omni_status* omni_recorder_dump(omni_recorder* recorder, const char* config, size_t config_size,
+                                omni_recorder** out) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr && out != nullptr, "omni_recorder_dump: NULL argument");
+    auto handle = std::make_unique<omni_recorder>();
+    handle->recorder = recorder->recorder->dump(omni::parse_argument(config, config_size, "recorder dump"));
+    *out = handle.release();
   });
 }
 

@@ -204,19 +204,42 @@ typedef struct omni_recorder omni_recorder; /* owner: caller; omni_recorder_free
  * config: {"recorder":"kineto|stream","session":"s1","worker":"stage-0","stage":0,"rank":0,"world_size":3,
  * "trace_path":"....pt.trace.json.gz","table_path":"....txt","base_time_ns":N,"detail":"ops|modules",
  * "record_shapes":bool,"with_stack":bool,"with_flops":bool,"with_memory":bool,"use_gzip":bool,
- * "activities":["CPU"],"metadata":{...}}. Unknown keys are an error; an empty path means no such file. */
+ * "activities":["CPU"],"metadata":{...},"max_events":N,"max_trace_bytes":N,"ring_seconds":X}. Unknown keys are an
+ * error; an empty path means no such file; 0 means no such limit.
+ * When as many events as max_events are recorded, or the trace file has grown to max_trace_bytes, everything that
+ * begins later counts as dropped, and omni_recorder_status says so; the caller stops the recorder when it likes.
+ * ring_seconds ("stream" only) keeps so much of the past in memory, or less if it does not fit into the recorder's pool,
+ * and writes nothing but what omni_recorder_dump asks for: paths must be empty, and the limits do not apply. */
 OMNI_API omni_status* omni_recorder_start(const char* config, size_t config_size, omni_recorder** out);
 
 /* [torch thread] Opens the annotation ProfilerStep#number; omni_recorder_step_end closes it. Steps do not nest. */
 OMNI_API omni_status* omni_recorder_step_begin(omni_recorder* recorder, int64_t number);
 OMNI_API omni_status* omni_recorder_step_end(omni_recorder* recorder);
 
+/* [torch thread] Opens a user annotation of any name and closes it: stage.wait, say, for the time in which there is
+ * nothing to do. Between steps, one at a time; omni_recorder_stop closes an open one. */
+OMNI_API omni_status* omni_recorder_scope_begin(omni_recorder* recorder, const char* name, size_t name_size);
+OMNI_API omni_status* omni_recorder_scope_end(omni_recorder* recorder);
+
 /* [torch thread] Ends collection. The recorder then holds what it has seen; nothing of it is on disk for sure. */
 OMNI_API omni_status* omni_recorder_stop(omni_recorder* recorder);
 
 /* Any thread, after stop, and once: writes and closes the files (a .tmp, then renamed), frees the events and
- * returns {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"dropped":{...},"write_ms":X,...}. */
+ * returns {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X,
+ * "wall_ns":N,"overhead_ns":N}: how long was recorded, and how much longer the recorded ops took for it. */
 OMNI_API omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer** out);
+
+/* Any thread, at any time from start to free: {"events":N,"dropped":{reason:N},"trace_bytes":N,"overhead_ns":N,
+ * "full":""}. full says why no more events are taken: "max_events", "max_trace_mb", or "error" if writing has failed,
+ * which omni_recorder_finish describes. */
+OMNI_API omni_status* omni_recorder_status(const omni_recorder* recorder, omni_buffer** out);
+
+/* [torch thread] Between steps, of a recorder with ring_seconds: what it holds now becomes a second recorder, which has
+ * been stopped already and is finished and freed like any other; the ring goes on and keeps what it holds.
+ * config: {"session","trace_path","table_path","base_time_ns","metadata"}, as in omni_recorder_start; the rest is the
+ * ring's. */
+OMNI_API omni_status* omni_recorder_dump(omni_recorder* recorder, const char* config, size_t config_size,
+                                         omni_recorder** out);
 
 /* Any thread but only when it does not record: stops nothing, drops what is held, removes unfinished files. */
 OMNI_API void omni_recorder_free(omni_recorder* recorder);

@@ -66,6 +66,13 @@ void OutputFile::commit() {
   committed_ = true;
 }
 
+int64_t OutputFile::expected_bytes(int64_t more) const {
+  if (!compressor_) return bytes_out_ + more;
+  // Traces shrink to a tenth, seldom to more than a sixth. The compressor may hold its last output back.
+  constexpr int64_t kLeastRatio = 5, kHeldBack = 64 << 10;
+  return bytes_out_ + (bytes_in_ - bytes_in_at_output_ + more + kHeldBack) / kLeastRatio;
+}
+
 void OutputFile::compress(std::string_view bytes, bool last) {
   isal_zstream& stream = compressor_->stream;
   // isal_deflate counts in 32 bits.
@@ -100,6 +107,7 @@ void OutputFile::write_raw(const void* data, size_t size) {
     at += written;
     size -= static_cast<size_t>(written);
     bytes_out_ += written;
+    bytes_in_at_output_ = bytes_in_;
   }
 }
 

@@ -31,6 +31,8 @@ class OutputFile {
   const std::string& path() const { return path_; }
   int64_t bytes_in() const { return bytes_in_; }    // what write() was given
   int64_t bytes_out() const { return bytes_out_; }  // the size of the file so far
+  // The size of the file if it were completed with so many bytes more: rather too large than too small.
+  int64_t expected_bytes(int64_t more) const;
 
  private:
   struct Compressor;
@@ -45,6 +47,7 @@ class OutputFile {
   bool committed_ = false;
   int64_t bytes_in_ = 0;
   int64_t bytes_out_ = 0;
+  int64_t bytes_in_at_output_ = 0;  // bytes_in_ when bytes_out_ grew last: the compressor holds the rest
   std::unique_ptr<Compressor> compressor_;  // null: plain
 };
 

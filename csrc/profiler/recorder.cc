@@ -32,13 +32,38 @@ Factory factory_of(const Config& config, const std::string& name) {
   config.fail("\"recorder\": expected one of " + known + ", found \"" + name + "\"");
 }
 
+// Budgets and the ring.
+void parse_limits(const Config& config, RecorderConfig& parsed) {
+  for (const auto& [key, value] :
+       {std::pair{"max_events", &parsed.max_events}, std::pair{"max_trace_bytes", &parsed.max_trace_bytes}}) {
+    *value = config.integer(key, 0);
+    if (*value < 0) {
+      config.fail("\"" + std::string(key) + "\": expected 0 or more, found " + std::to_string(*value));
+    }
+  }
+  parsed.ring_seconds = config.number("ring_seconds", 0);
+  if (parsed.ring_seconds == 0) return;
+  if (!(parsed.ring_seconds > 0)) {
+    config.fail("\"ring_seconds\": expected 0 or more, found " + std::to_string(parsed.ring_seconds));
+  }
+  if (parsed.recorder != "stream") {
+    config.fail("\"ring_seconds\": only the recorder stream has a ring, not " + parsed.recorder);
+  }
+  if (!parsed.trace_path.empty() || !parsed.table_path.empty()) {
+    config.fail(
+        "\"ring_seconds\": a ring writes no files but those of its dumps; leave trace_path and table_path "
+        "out");
+  }
+}
+
 }  // namespace
 
 RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
   const Config config(&json, "recorder config");
-  config.reject_unknown({"recorder", "session", "worker", "stage", "rank", "world_size", "trace_path",
-                         "table_path", "base_time_ns", "detail", "record_shapes", "with_stack", "with_flops",
-                         "with_memory", "use_gzip", "activities", "metadata"});
+  config.reject_unknown({"recorder",      "session",    "worker",     "stage",           "rank",
+                         "world_size",    "trace_path", "table_path", "base_time_ns",    "detail",
+                         "record_shapes", "with_stack", "with_flops", "with_memory",     "use_gzip",
+                         "activities",    "metadata",   "max_events", "max_trace_bytes", "ring_seconds"});
   RecorderConfig parsed;
   parsed.recorder = config.string("recorder", parsed.recorder);
   factory_of(config, parsed.recorder);
@@ -74,7 +99,21 @@ RecorderConfig RecorderConfig::parse(const nlohmann::json& json) {
     }
   }
   if (config.has("metadata")) parsed.metadata = json["metadata"];
+  parse_limits(config, parsed);
   return parsed;
+}
+
+RecorderConfig RecorderConfig::for_dump(const nlohmann::json& json) const {
+  const Config config(&json, "recorder dump");
+  config.reject_unknown({"session", "trace_path", "table_path", "base_time_ns", "metadata"});
+  RecorderConfig dump = *this;
+  dump.ring_seconds = 0;
+  dump.session = config.string("session");
+  dump.trace_path = config.string("trace_path", "");
+  dump.table_path = config.string("table_path", "");
+  dump.base_time_ns = config.integer("base_time_ns", 0);
+  if (config.has("metadata")) dump.metadata = json["metadata"];
+  return dump;
 }
 
 std::unique_ptr<Recorder> start_recorder(const nlohmann::json& json) {
@@ -92,34 +131,53 @@ std::unique_ptr<Recorder> start_recorder(const nlohmann::json& json) {
   }
 }
 
-Recorder::Recorder(RecorderConfig config) : config_(std::move(config)) {}
+Recorder::Recorder(RecorderConfig config) : config_(std::move(config)), state_(State::kRecording) {}
+
+Recorder::Recorder(RecorderConfig config, Stopped /*state*/)
+    : config_(std::move(config)), state_(State::kStopped) {}
 
 Recorder::~Recorder() {
   if (state_ == State::kRecording) recording = false;
 }
 
+void Recorder::require_recording(const char* call) const {
+  if (state_ == State::kRecording) return;
+  throw Error(OMNI_FAILED_PRECONDITION, std::string(call) + ": the recorder does not record");
+}
+
 void Recorder::step_begin(int64_t number) {
-  if (state_ != State::kRecording)
-    throw Error(OMNI_FAILED_PRECONDITION, "step_begin: the recorder does not record");
+  require_recording("step_begin");
   if (step_open_) throw Error(OMNI_FAILED_PRECONDITION, "step_begin: the step before has not ended");
   on_step_begin(number);
   step_open_ = true;
 }
 
 void Recorder::step_end() {
-  if (state_ != State::kRecording)
-    throw Error(OMNI_FAILED_PRECONDITION, "step_end: the recorder does not record");
+  require_recording("step_end");
   if (!step_open_) throw Error(OMNI_FAILED_PRECONDITION, "step_end: no step has begun");
   on_step_end();
   step_open_ = false;
   ++steps_;
 }
 
+void Recorder::scope_begin(std::string_view name) {
+  require_recording("scope_begin");
+  if (scope_) throw Error(OMNI_FAILED_PRECONDITION, "scope_begin: the scope before has not ended");
+  scope_ = std::make_unique<at::RecordFunction>(at::RecordScope::USER_SCOPE);
+  if (scope_->isActive()) scope_->before(name);
+}
+
+void Recorder::scope_end() {
+  require_recording("scope_end");
+  if (!scope_) throw Error(OMNI_FAILED_PRECONDITION, "scope_end: no scope has begun");
+  scope_.reset();
+}
+
 void Recorder::stop() {
-  if (state_ != State::kRecording)
-    throw Error(OMNI_FAILED_PRECONDITION, "stop: the recorder does not record");
+  require_recording("stop");
   state_ = State::kStopped;
   recording = false;
+  scope_.reset();
   if (std::exchange(step_open_, false)) {
     on_step_end();
     ++steps_;
@@ -134,6 +192,20 @@ nlohmann::json Recorder::finish() {
   }
   state_ = State::kFinished;
   return on_finish();
+}
+
+std::unique_ptr<Recorder> Recorder::dump(const nlohmann::json& config) {
+  require_recording("dump");
+  if (config_.ring_seconds == 0) {
+    throw Error(OMNI_FAILED_PRECONDITION,
+                "dump: the recorder is no ring: it was started without ring_seconds");
+  }
+  if (step_open_) throw Error(OMNI_FAILED_PRECONDITION, "dump: a step is open; dump between steps");
+  return on_dump(config_.for_dump(config));
+}
+
+std::unique_ptr<Recorder> Recorder::on_dump(RecorderConfig /*config*/) {
+  throw Error(OMNI_UNIMPLEMENTED, "dump: recorder " + config_.recorder + " has no ring");
 }
 
 }  // namespace omni

@@ -2,11 +2,16 @@
 // that the C functions call; the recorders themselves are chosen by name in recorder.cc.
 #pragma once
 
+#include <ATen/record_function.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+
+#include "profiler/budget.h"
 
 namespace omni {
 
@@ -27,18 +32,25 @@ struct RecorderConfig {
   bool with_flops = false;
   bool with_memory = false;
   bool use_gzip = true;
-  bool cuda = false;                                   // activities contain "CUDA"
+  bool cuda = false;            // activities contain "CUDA"
+  int64_t max_events = 0;       // 0: no limit
+  int64_t max_trace_bytes = 0;  // of the file as it is written, compressed or not; 0: no limit
+  double ring_seconds =
+      0;  // keep so much of the past in memory and write only what dump() asks for; 0: write all
   nlohmann::json metadata = nlohmann::json::object();  // copied into the trace's header
 
   // Throws INVALID_ARGUMENT that names the key, also for unknown keys.
   static RecorderConfig parse(const nlohmann::json& config);
+  // This configuration with the files and session of a dump: see omni_recorder_dump.
+  RecorderConfig for_dump(const nlohmann::json& config) const;
 };
 
 // One recording from start to files. It records from its creation (start_recorder) to stop().
 //
 // Threads: [torch thread] marks what must be called on the thread that runs the ops, which is the thread that called
-// start_recorder. finish() and the destructor may run on any other thread, so that the torch thread can go on.
-// Order: (step_begin step_end)* stop finish; anything else throws FAILED_PRECONDITION. stop() closes an open step.
+// start_recorder. finish() and the destructor may run on any other thread, so that the torch thread can go on; status()
+// may be called on any thread at any time between.
+// Order: (step_begin step_end)* stop finish; anything else throws FAILED_PRECONDITION. stop() closes what is open.
 // At most one recorder of a process is recording; a stopped one may be finishing meanwhile.
 class Recorder {
  public:
@@ -51,20 +63,38 @@ class Recorder {
   void step_begin(int64_t number);
   void step_end();
 
+  // [torch thread] Opens an annotation of any name, and closes it. One at a time; for what happens between steps.
+  void scope_begin(std::string_view name);
+  void scope_end();
+
   // [torch thread] Ends collection. If this throws, the recorder does not record any more and holds nothing.
   void stop();
 
   // Any thread, once, after stop: writes and closes the files, frees the events and returns
-  // {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X}.
+  // {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X,
+  // "overhead_ns":N,"wall_ns":N}.
   nlohmann::json finish();
 
+  // [torch thread] Between steps, of a ring: what it holds, as a recorder that has been stopped. The ring goes on. The
+  // configuration is that of omni_recorder_dump.
+  std::unique_ptr<Recorder> dump(const nlohmann::json& config);
+
+  // Any thread.
+  virtual RecorderStatus status() const = 0;
+
  protected:
+  // Records from now on.
   explicit Recorder(RecorderConfig config);
+  // Has been stopped.
+  struct Stopped {};
+  Recorder(RecorderConfig config, Stopped);
 
   virtual void on_step_begin(int64_t number) = 0;
   virtual void on_step_end() = 0;
   virtual void on_stop() = 0;
   virtual nlohmann::json on_finish() = 0;
+  // Only called if the configuration asks for a ring.
+  virtual std::unique_ptr<Recorder> on_dump(RecorderConfig config);
 
   const RecorderConfig& config() const { return config_; }
   int64_t steps() const { return steps_; }  // completed ones
@@ -73,10 +103,14 @@ class Recorder {
   friend std::unique_ptr<Recorder> start_recorder(const nlohmann::json& config);
   enum class State { kRecording, kStopped, kFinished };
 
+  // Throws unless it records.
+  void require_recording(const char* call) const;
+
   RecorderConfig config_;
-  State state_ = State::kRecording;  // handed from thread to thread by the caller, not shared
+  State state_;  // handed from thread to thread by the caller, not shared
   bool step_open_ = false;
   int64_t steps_ = 0;
+  std::unique_ptr<at::RecordFunction> scope_;  // the open one
 };
 
 // [torch thread] Creates the recorder that config names and begins to record. config: see omni_recorder_start.

@@ -8,7 +8,16 @@
 namespace omni {
 
 void FinishedFiles::finish_trace(TraceWriter& trace, int64_t end_ns) {
-  trace.finish(end_ns, {{"events", events}, {"steps", steps}, {"dropped", dropped}});
+  if (full != Full::kNo) {
+    trace.mark("Recording ended early: " + std::string(full_name(full)), end_ns);
+  }
+  trace.finish(end_ns, {{"events", events},
+                        {"steps", steps},
+                        {"dropped", dropped_json()},
+                        {"full", full_name(full)},
+                        {"wall_ns", wall_ns},
+                        {"overhead_ns", overhead_ns},
+                        {"writer_ns", writer_ns}});
   files_.push_back({{"path", trace.file().path()}, {"kind", "trace"}, {"bytes", trace.file().bytes_out()}});
 }
 
@@ -27,11 +36,13 @@ void FinishedFiles::write_table(const TableBuilder& table) {
 }
 
 nlohmann::json FinishedFiles::json() const {
-  return {{"files", files_},
-          {"events", events},
-          {"steps", steps},
-          {"dropped", dropped.empty() ? nlohmann::json::object() : nlohmann::json(dropped)},
-          {"write_ms", write_ms}};
+  return {{"files", files_},           {"events", events},     {"steps", steps},
+          {"dropped", dropped_json()}, {"write_ms", write_ms}, {"wall_ns", wall_ns},
+          {"overhead_ns", overhead_ns}};
+}
+
+nlohmann::json FinishedFiles::dropped_json() const {
+  return dropped.empty() ? nlohmann::json::object() : nlohmann::json(dropped);
 }
 
 nlohmann::json trace_environment() { return {{"torch_version", TORCH_VERSION}}; }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "profiler/budget.h"
 #include "profiler/recorder.h"
 #include "profiler/table.h"
 #include "profiler/trace_writer.h"
@@ -21,6 +22,10 @@ class FinishedFiles {
   int64_t steps = 0;
   std::map<std::string, int64_t> dropped;  // what the files lack, by reason
   double write_ms = 0;
+  int64_t wall_ns = 0;      // how long was recorded
+  int64_t overhead_ns = 0;  // how much longer the recorded ops took for it
+  int64_t writer_ns = 0;    // processor time of writing while recording; 0 if all was written afterwards
+  Full full = Full::kNo;
 
   // Completes the trace. Events and drops must be final.
   void finish_trace(TraceWriter& trace, int64_t end_ns);
@@ -31,6 +36,8 @@ class FinishedFiles {
   nlohmann::json json() const;
 
  private:
+  nlohmann::json dropped_json() const;
+
   const RecorderConfig& config_;
   nlohmann::json files_ = nlohmann::json::array();
 };

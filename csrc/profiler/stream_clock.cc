@@ -36,17 +36,24 @@ double slope_between(const Pair& a, const Pair& b) {
   return static_cast<double>(b.ns - a.ns) / static_cast<double>(b.counter - a.counter);
 }
 
-}  // namespace
-
-Clock::Clock() {
-  // Where the library was loaded a moment ago the rate needs a little time to show.
+// A reading that is far enough from the first for the rate to show: soon after the library was loaded it waits for it.
+Pair read_far_clocks() {
   constexpr int64_t kLeastNs = 2000000;
   Pair now = read_clocks();
   while (now.ns - kLoaded.ns < kLeastNs) now = read_clocks();
+  return now;
+}
+
+}  // namespace
+
+Clock::Clock() {
+  const Pair now = read_far_clocks();
   origin_ns_ = now.ns;
   unix_offset_ns_ = c10::getTime() - c10::getTime(/*allow_monotonic=*/true);
   lines_.push_back({now.counter, 0, slope_between(kLoaded, now)});
 }
+
+double ns_per_tick() { return slope_between(kLoaded, read_far_clocks()); }
 
 void Clock::follow() {
   constexpr double kPeriodNs = 100e6;

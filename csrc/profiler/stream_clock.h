@@ -35,4 +35,7 @@ class Clock {
   std::vector<Line> lines_;
 };
 
+// The counter's period. Known from the moment the library is loaded, to a few parts in a thousand at first.
+double ns_per_tick();
+
 }  // namespace omni::stream

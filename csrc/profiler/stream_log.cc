@@ -1,16 +1,15 @@
 // Appending records, and handing chunks over.
 #include "profiler/stream_log.h"
 
-#include <ATen/core/ivalue.h>
-#include <c10/core/TensorImpl.h>
 #include <c10/util/ApproximateClock.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <utility>
+
+#include "profiler/stream_encoder.h"
 
 namespace omni::stream {
 namespace {
@@ -20,127 +19,6 @@ constexpr size_t kScopeEndBytes = sizeof(Header) + sizeof(uint64_t);
 constexpr size_t kStepEndBytes = sizeof(Header);
 
 constexpr size_t padded(size_t size) { return (size + 7) & ~size_t{7}; }
-
-// Appends values below a limit; after the first that does not fit, nothing more.
-class Encoder {
- public:
-  Encoder(std::byte* begin, std::byte* limit) : at_(begin), limit_(limit) {}
-
-  template <typename T>
-  void put(const T& value) {
-    if (limit_ - at_ < static_cast<ptrdiff_t>(sizeof value)) {
-      limit_ = at_;
-      full_ = true;
-      return;
-    }
-    std::memcpy(at_, &value, sizeof value);
-    at_ += sizeof value;
-  }
-
-  void inputs(c10::ArrayRef<const c10::IValue> values) {
-    for (const c10::IValue& value : values) input(value);
-    put(Tag::kEnd);
-  }
-
-  bool full() const { return full_; }
-  std::byte* at() const { return at_; }
-
- private:
-  void input(const c10::IValue& value) {
-    if (value.isTensor()) {
-      tensor(value.toTensor());
-    } else if (value.isScalar()) {
-      scalar(value);
-    } else if (value.isList()) {
-      list(value.toListRef(), value.isTensorList());
-    } else {
-      put(Tag::kOther);
-    }
-  }
-
-  void tensor(const at::Tensor& tensor) {
-    const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-    if (!tensor.defined() || impl->has_symbolic_sizes_strides() || tensor.is_nested()) {
-      put(Tag::kUndefined);
-      return;
-    }
-    const c10::IntArrayRef sizes = tensor.sizes();
-    const bool strided = tensor.layout() == at::kStrided;
-    const c10::IntArrayRef strides = strided ? tensor.strides() : c10::IntArrayRef();
-    uint64_t bits = 0;
-    for (const int64_t n : sizes) bits |= static_cast<uint64_t>(n);
-    for (const int64_t n : strides) bits |= static_cast<uint64_t>(n);
-    const bool wide = bits > std::numeric_limits<uint32_t>::max();
-    const struct {
-      Tag tag;
-      int8_t dtype;
-      uint8_t dims;
-      uint8_t form;
-    } head = {Tag::kTensor, static_cast<int8_t>(tensor.scalar_type()), static_cast<uint8_t>(sizes.size()),
-              static_cast<uint8_t>((strided ? kStrided : 0) | (wide ? kWide : 0))};
-    put(head);
-    dims(sizes, wide);
-    dims(strides, wide);
-  }
-
-  void dims(c10::IntArrayRef values, bool wide) {
-    for (const int64_t value : values) {
-      if (wide) {
-        put(value);
-      } else {
-        put(static_cast<uint32_t>(value));
-      }
-    }
-  }
-
-  void scalar(const c10::IValue& value) {
-    if (value.isInt()) {
-      put(Tag::kInt);
-      put(value.toInt());
-    } else if (value.isDouble()) {
-      put(Tag::kDouble);
-      put(value.toDouble());
-    } else if (value.isBool()) {
-      put(Tag::kBool);
-      put(static_cast<uint8_t>(value.toBool()));
-    } else if (value.isComplexDouble()) {
-      put(Tag::kComplex);
-      put(value.toComplexDouble());
-    } else {
-      put(Tag::kOther);  // a symbol, which has no value
-    }
-  }
-
-  void list(c10::ArrayRef<c10::IValue> values, bool tensors) {
-    if (tensors) {
-      if (values.size() > kMaxList) {
-        put(Tag::kLongList);
-        return;
-      }
-      put(Tag::kTensorList);
-      for (const c10::IValue& value : values) tensor(value.toTensor());
-      put(Tag::kEnd);
-      return;
-    }
-    if (values.size() > kMaxList || (!values.empty() && !values[0].isScalar())) {
-      put(Tag::kOther);
-      return;
-    }
-    if (values.empty() || values[0].isInt()) {
-      put(Tag::kIntList);
-      put(static_cast<uint8_t>(values.size()));
-      for (const c10::IValue& value : values) put(value.isInt() ? value.toInt() : int64_t{0});
-      return;
-    }
-    put(Tag::kScalarList);
-    for (const c10::IValue& value : values) scalar(value);
-    put(Tag::kEnd);
-  }
-
-  std::byte* at_;
-  std::byte* limit_;
-  bool full_ = false;
-};
 
 }  // namespace
 
@@ -170,39 +48,58 @@ bool Session::next(Filled& out) {
   return true;
 }
 
-std::string Session::name(uint32_t id) {
-  const std::lock_guard lock(names_mutex_);
-  return *names_.at(id);
-}
-
-void Session::push(Filled filled) {
-  {
-    const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(filled));
-  }
-  filled_.notify_one();
-}
-
-void Session::close() {
-  {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-  }
-  filled_.notify_all();
-}
-
-uint32_t Session::intern(const char* text, size_t size, const char** kept) {
-  const std::lock_guard lock(names_mutex_);
-  const auto [it, added] =
-      name_ids_.try_emplace(std::string(text, size), static_cast<uint32_t>(names_.size()));
+uint32_t Names::intern(const char* text, size_t size, const char** kept) {
+  const std::lock_guard lock(mutex_);
+  std::string key(text, size);
+  if (names_.size() >= kMost && !ids_.contains(key)) key = "(one of too many names)";
+  const auto [it, added] = ids_.try_emplace(std::move(key), static_cast<uint32_t>(names_.size()));
   if (added) names_.push_back(&it->first);  // keys of the map stay where they are
   *kept = it->first.c_str();
   return it->second;
 }
 
-std::shared_ptr<Session> Hub::open() {
+std::string Names::name(uint32_t id) const {
   const std::lock_guard lock(mutex_);
-  session_ = std::make_shared<Session>(++last_generation_);
+  return *names_.at(id);
+}
+
+void Session::push(Filled filled) {
+  std::vector<Filled> expired;  // goes back to the pool outside of the lock
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(filled));
+    const uint64_t now = queue_.back().closed_at;
+    while (ring() && now - queue_.front().closed_at > ring_ticks_) {
+      expired.push_back(std::move(queue_.front()));
+      queue_.pop_front();
+    }
+  }
+  if (!ring()) filled_.notify_one();
+}
+
+bool Session::pop_oldest() {
+  Filled oldest;
+  const std::lock_guard lock(mutex_);
+  if (queue_.empty()) return false;
+  oldest = std::move(queue_.front());
+  queue_.pop_front();
+  complete_since_.store(oldest.closed_at, std::memory_order_relaxed);
+  return true;
+}
+
+void Session::close() {
+  std::deque<Filled> released;  // outside of the lock
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    if (ring()) released.swap(queue_);
+  }
+  filled_.notify_all();
+}
+
+std::shared_ptr<Session> Hub::open(const Session::Options& options) {
+  const std::lock_guard lock(mutex_);
+  session_ = std::make_shared<Session>(++last_generation_, options);
   generation_.store(last_generation_, std::memory_order_release);
   return session_;
 }
@@ -210,31 +107,58 @@ std::shared_ptr<Session> Hub::open() {
 void Hub::close() {
   const std::lock_guard lock(mutex_);
   generation_.store(0, std::memory_order_release);
+  if (!session_->ring()) copy_open(*session_);
   for (ThreadLog* log : logs_) {
-    if (log->session_ != session_ || !log->chunk_) continue;
-    const uint32_t used = log->chunk_->used.load(std::memory_order_acquire);
-    if (used == 0) continue;
-    auto copy = std::make_unique_for_overwrite<Chunk>();
-    std::memcpy(copy->bytes.data(), log->chunk_->bytes.data(), used);
-    copy->used.store(used, std::memory_order_relaxed);
-    ++chunks_;
-    session_->push({log->id_, log->thread_, std::move(copy)});
+    if (log->session_ != session_) continue;
+    session_->tally_.events += log->events_.load(std::memory_order_relaxed);
+    session_->tally_.costs += log->meter_.costs();
   }
   session_->close();
   session_.reset();
 }
 
-void Hub::recycle(std::unique_ptr<Chunk> chunk) {
-  chunk->used.store(0, std::memory_order_relaxed);
+std::shared_ptr<Session> Hub::snapshot() {
   const std::lock_guard lock(mutex_);
-  free_.push_back(std::move(chunk));
+  const auto copy = std::make_shared<Session>(session_->generation_, Session::Options{});
+  copy->names_ = session_->names_;
+  copy->complete_since_.store(session_->complete_since(), std::memory_order_relaxed);
+  {
+    const std::lock_guard queue_lock(session_->mutex_);
+    copy->queue_ = session_->queue_;
+  }
+  copy_open(*copy);
+  copy->close();
+  return copy;
+}
+
+void Hub::copy_open(Session& to) {
+  const uint64_t now = c10::getApproximateTime();
+  for (ThreadLog* log : logs_) {
+    if (log->session_ != session_ || !log->chunk_) continue;
+    const uint32_t used = log->chunk_->used.load(std::memory_order_acquire);
+    if (used == 0) continue;
+    ChunkRef copy = Pool::get().take_extra();
+    std::memcpy(copy->bytes.data(), log->chunk_->bytes.data(), used);
+    copy->used.store(used, std::memory_order_relaxed);
+    to.push({log->id_, log->thread_, now, std::move(copy)});
+  }
+}
+
+Session::Tally Hub::tally(const Session& session) {
+  const std::lock_guard lock(mutex_);
+  Session::Tally tally = session.tally_;
+  if (session_.get() != &session) return tally;
+  for (const ThreadLog* log : logs_) {
+    if (log->session_ != session_) continue;
+    tally.events += log->events_.load(std::memory_order_relaxed);
+    tally.costs += log->meter_.costs();
+  }
+  return tally;
 }
 
 void Hub::trim() {
   const std::lock_guard lock(mutex_);
-  if (session_) return;
-  chunks_ -= free_.size();
-  free_.clear();
+  if (!session_) Pool::get().trim();
 }
 
 void Hub::add(ThreadLog& log) {
@@ -246,13 +170,10 @@ void Hub::add(ThreadLog& log) {
 void Hub::remove(ThreadLog& log) {
   const std::lock_guard lock(mutex_);
   logs_.erase(std::find(logs_.begin(), logs_.end(), &log));
-  if (!log.chunk_) return;
-  if (session_ && log.session_ == session_) {
-    session_->push({log.id_, log.thread_, std::move(log.chunk_)});
-  } else {
-    log.chunk_.reset();
-    --chunks_;
-  }
+  if (!session_ || log.session_ != session_) return;
+  session_->tally_.events += log.events_.load(std::memory_order_relaxed);
+  session_->tally_.costs += log.meter_.costs();
+  if (log.chunk_) session_->push({log.id_, log.thread_, c10::getApproximateTime(), std::move(log.chunk_)});
 }
 
 bool Hub::join(ThreadLog& log) {
@@ -260,6 +181,8 @@ bool Hub::join(ThreadLog& log) {
   if (!session_) return false;
   log.session_ = session_;
   log.generation_ = session_->generation();
+  log.events_.store(0, std::memory_order_relaxed);
+  log.meter_.reset();
   if (log.chunk_) log.chunk_->used.store(0, std::memory_order_relaxed);
   return true;
 }
@@ -267,18 +190,14 @@ bool Hub::join(ThreadLog& log) {
 bool Hub::exchange(ThreadLog& log) {
   const std::lock_guard lock(mutex_);
   if (!session_ || log.session_ != session_) return false;
-  std::unique_ptr<Chunk> fresh;
-  if (!free_.empty()) {
-    fresh = std::move(free_.back());  // the one that was used last is in the caches
-    free_.pop_back();
-  } else if (chunks_ < kPoolChunks) {
-    fresh = std::make_unique_for_overwrite<Chunk>();
-    ++chunks_;
-  } else {
+  ChunkRef fresh = Pool::get().take();
+  // A chunk of the ring's that a dump still reads does not come free: the next oldest may.
+  while (!fresh && session_->ring() && session_->pop_oldest()) fresh = Pool::get().take();
+  if (!fresh) {
     log.count_drop();
     return false;
   }
-  if (log.chunk_) session_->push({log.id_, log.thread_, std::move(log.chunk_)});
+  if (log.chunk_) session_->push({log.id_, log.thread_, c10::getApproximateTime(), std::move(log.chunk_)});
   log.chunk_ = std::move(fresh);
   return true;
 }
@@ -315,7 +234,7 @@ uint32_t ThreadLog::name_id(const char* text) {
   // The address alone is not enough: names of scopes come and go where others were.
   if (cached.key == text && std::strncmp(cached.text, text, cached.size + 1) == 0) return cached.id;
   cached.size = std::strlen(text);
-  cached.id = session_->intern(text, cached.size, &cached.text);
+  cached.id = session_->names_->intern(text, cached.size, &cached.text);
   cached.key = text;
   return cached.id;
 }
@@ -348,8 +267,10 @@ void ThreadLog::scope_end(uint32_t log, uint64_t serial) {
 }
 
 void ThreadLog::step_begin(int64_t number) {
-  step_recorded_ = append(Kind::kStepBegin, 0, &number, sizeof number, false);
-  if (step_recorded_) reserved_ += kStepEndBytes;
+  step_recorded_ = admit() && append(Kind::kStepBegin, 0, &number, sizeof number, false);
+  if (!step_recorded_) return;
+  reserved_ += kStepEndBytes;
+  count_event();
 }
 
 void ThreadLog::step_end() {
@@ -358,20 +279,28 @@ void ThreadLog::step_end() {
   reserved_ -= kStepEndBytes;
 }
 
-void ThreadLog::memory(const Memory& memory) { append(Kind::kMemory, 0, &memory, sizeof memory, false); }
+void ThreadLog::memory(const Memory& memory) {
+  if (admit() && append(Kind::kMemory, 0, &memory, sizeof memory, false)) count_event();
+}
 
 bool ThreadLog::begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint64_t serial) {
+  if (!admit()) return false;
   const uint32_t name = name_id(fn.name());
   const uint64_t time = c10::getApproximateTime();
-  if (try_begin(kind, fn, name, inputs, serial, time)) return true;
-  if (Hub::get().exchange(*this)) {
+  bool written = try_begin(kind, fn, name, inputs, serial, time);
+  if (!written) {
+    if (!Hub::get().exchange(*this)) return false;
     used_ = 0;
-    if (try_begin(kind, fn, name, inputs, serial, time)) return true;
     // More inputs than a chunk holds: the op is worth more than they are.
-    if (try_begin(kind, fn, name, false, serial, time)) return true;
-    count_drop();
+    written =
+        try_begin(kind, fn, name, inputs, serial, time) || try_begin(kind, fn, name, false, serial, time);
+    if (!written) {
+      count_drop();
+      return false;
+    }
   }
-  return false;
+  count_event();
+  return true;
 }
 
 bool ThreadLog::try_begin(Kind kind, const at::RecordFunction& fn, uint32_t name, bool inputs,
@@ -417,6 +346,10 @@ bool ThreadLog::append(Kind kind, uint32_t id, const void* payload, size_t paylo
   used_ += size;
   chunk_->used.store(static_cast<uint32_t>(used_), std::memory_order_release);
   return true;
+}
+
+void ThreadLog::count_event() {
+  events_.store(events_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
 void ThreadLog::count_drop() { session_->dropped_.fetch_add(1, std::memory_order_relaxed); }

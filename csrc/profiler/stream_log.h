@@ -1,12 +1,14 @@
 // Where ops are noted while they run: one append-only log per thread, in chunks from a pool of fixed size.
 //
 // The hot path takes no lock and allocates nothing. A thread writes into its own chunk and publishes how far with one
-// store; a full chunk goes to the reader and is replaced from the pool, under a lock, once in thousands of events. When
-// the pool is empty events are dropped and counted, never waited for. Room for the end of everything that has begun is
-// kept in the chunk, so an op that is recorded is recorded whole.
+// store; a full chunk goes to the session and is replaced from the pool, under a lock, once in thousands of events.
+// Room for the end of everything that has begun is kept in the chunk, so an op that is recorded is recorded whole.
+//
+// An ordinary session hands its chunks to a reader; when the pool is empty events are dropped and counted, never waited
+// for. A ring keeps its chunks: what is older than its span goes back to the pool, and when that is empty the oldest does.
 //
 // Sessions are numbered. A thread that is still inside a callback when its session ends, or comes back when another one
-// has begun, finds the number changed and starts its log afresh; what it wrote late lies beyond what stop() has copied.
+// has begun, finds the number changed and starts its log afresh; what it wrote late lies beyond what close() has copied.
 #pragma once
 
 #include <ATen/record_function.h>
@@ -23,41 +25,70 @@
 #include <unordered_map>
 #include <vector>
 
+#include "profiler/budget.h"
+#include "profiler/stream_cost.h"
+#include "profiler/stream_pool.h"
 #include "profiler/stream_record.h"
 
 namespace omni::stream {
 
-constexpr size_t kChunkBytes = size_t{256} << 10;
-constexpr size_t kPoolChunks = 160;  // 40 MB
-
-struct Chunk {
-  std::atomic<uint32_t> used{0};  // published by the log's thread
-  alignas(8) std::array<std::byte, kChunkBytes> bytes;
-};
-
 // Records of one thread in their order, on the way to the reader.
 struct Filled {
-  uint32_t log = 0;    // unique in the process; thread numbers are reused by the system
-  int64_t thread = 0;  // of the operating system
-  std::unique_ptr<Chunk> chunk;
+  uint32_t log = 0;        // unique in the process; thread numbers are reused by the system
+  int64_t thread = 0;      // of the operating system
+  uint64_t closed_at = 0;  // the counter when nothing more was appended
+  ChunkRef chunk;
 };
 
 class ThreadLog;
+
+// Names of ops by number. Any thread.
+class Names {
+ public:
+  // The number of a name, and the copy of it that lives as long as this object. A ring may run for weeks in a program
+  // that makes up names: after the first kMost they share one number.
+  uint32_t intern(const char* text, size_t size, const char** kept);
+  std::string name(uint32_t id) const;
+
+ private:
+  static constexpr size_t kMost = 65536;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::vector<const std::string*> names_;
+  std::unordered_map<std::string, uint32_t> ids_;
+};
 
 // What one session's threads hand to its reader: records and names. Shared by the session's recorder and by every thread
 // that has recorded in it, so it outlives whoever is late.
 class Session {
  public:
-  explicit Session(uint64_t generation) : generation_(generation) {}
+  struct Options {
+    int64_t max_events = 0;   // 0: no limit
+    uint64_t ring_ticks = 0;  // a ring that spans so much of the counter; 0: no ring
+  };
+  // What was recorded and what it cost.
+  struct Tally {
+    int64_t events = 0;
+    Costs costs;
+  };
+
+  Session(uint64_t generation, const Options& options)
+      : generation_(generation), ring_ticks_(options.ring_ticks), budget_(options.max_events) {}
 
   // The reader's side: waits for the next records; false when the session has been closed and all is read.
   bool next(Filled& out);
 
   // The name that id stands for. Any thread.
-  std::string name(uint32_t id);
+  std::string name(uint32_t id) const { return names_->name(id); }
 
+  // Any thread.
   uint64_t generation() const { return generation_; }
-  // Events that found no room. Any thread; final after the session has been closed.
+  bool ring() const { return ring_ticks_ > 0; }
+  Budget& budget() { return budget_; }
+  const Budget& budget() const { return budget_; }
+  // A ring's records are complete since this reading of the counter: older ones have made room. 0: since its beginning.
+  uint64_t complete_since() const { return complete_since_.load(std::memory_order_relaxed); }
+  // Events that found no room; final after the session has been closed.
   int64_t dropped() const { return dropped_.load(std::memory_order_relaxed); }
 
  private:
@@ -65,35 +96,41 @@ class Session {
   friend class ThreadLog;
 
   void push(Filled filled);
+  // Nothing is pushed any more. What a ring holds goes back to the pool.
   void close();
-  // The id of a name and the session's own copy of it.
-  uint32_t intern(const char* text, size_t size, const char** kept);
+  // Gives up the ring's oldest chunk to make room; false if there is none.
+  bool pop_oldest();
 
   const uint64_t generation_;
+  const uint64_t ring_ticks_;
+  std::shared_ptr<Names> names_ = std::make_shared<Names>();
+  Budget budget_;
   std::atomic<int64_t> dropped_{0};
+  std::atomic<uint64_t> complete_since_{0};
+  Tally tally_;  // of logs that have left; guarded by the hub's mutex
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable filled_;
   bool closed_ = false;
   std::deque<Filled> queue_;
-
-  std::mutex names_mutex_;  // guards what follows
-  std::vector<const std::string*> names_;
-  std::unordered_map<std::string, uint32_t> name_ids_;
 };
 
-// All logs and the pool. One per process, never destroyed: threads may outlive anything.
+// All logs. One per process, never destroyed: threads may outlive anything. Any thread.
 class Hub {
  public:
   static Hub& get();
 
   // Begins a session. Not while one is open.
-  std::shared_ptr<Session> open();
+  std::shared_ptr<Session> open(const Session::Options& options = {});
   // Ends the session: nothing more gets in. What threads have published and not yet handed over is copied into its queue.
   void close();
 
-  // Takes a chunk back into the pool.
-  void recycle(std::unique_ptr<Chunk> chunk);
+  // What the open ring holds, as a session that has been closed; the ring goes on and keeps it.
+  std::shared_ptr<Session> snapshot();
+
+  // What has been recorded in session so far.
+  Session::Tally tally(const Session& session);
+
   // Frees the pool's chunks, unless a session is open and will want them.
   void trim();
 
@@ -110,9 +147,11 @@ class Hub {
   void remove(ThreadLog& log);
   // Lets log take part in the open session, if there is one.
   bool join(ThreadLog& log);
-  // Hands log's chunk to the reader and gives it another. False if the session is over, or if there is none: then the
+  // Hands log's chunk to the session and gives it another. False if the session is over, or if there is none: then the
   // event that needed it counts as dropped.
   bool exchange(ThreadLog& log);
+  // Copies what the open session's threads have published and not yet handed over to the queue of to.
+  void copy_open(Session& to);
 
   std::atomic<uint64_t> generation_{0};
 
@@ -121,8 +160,6 @@ class Hub {
   uint32_t last_log_ = 0;
   std::shared_ptr<Session> session_;  // the open one
   std::vector<ThreadLog*> logs_;
-  std::vector<std::unique_ptr<Chunk>> free_;
-  size_t chunks_ = 0;  // existing, wherever they are
 };
 
 // The log of one thread. All functions are that thread's own.
@@ -143,6 +180,7 @@ class ThreadLog {
 
   uint32_t id() const { return id_; }
   uint64_t generation() const { return generation_; }
+  CostMeter& meter() { return meter_; }
 
  private:
   friend class Hub;
@@ -163,13 +201,18 @@ class ThreadLog {
                  uint64_t time);
   // Writes any other record; reserved: into the room that its begin has kept. False if there is no room.
   bool append(Kind kind, uint32_t id, const void* payload, size_t payload_size, bool reserved);
+  // Whether the session takes one more event.
+  bool admit() { return session_->budget_.admit(); }
+  void count_event();
   void count_drop();
 
   uint32_t id_ = 0;
   int64_t thread_ = 0;
   std::shared_ptr<Session> session_;  // in which it records, or recorded last
   uint64_t generation_ = 0;           // of session_
-  std::unique_ptr<Chunk> chunk_;
+  std::atomic<int64_t> events_{0};    // recorded in session_; others read it
+  CostMeter meter_;
+  ChunkRef chunk_;
   size_t used_ = 0;      // of the chunk
   size_t reserved_ = 0;  // bytes that the ends of what is open will need
   uint64_t serial_ = 0;

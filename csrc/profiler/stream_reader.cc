@@ -23,6 +23,8 @@ T take(const std::byte*& at) {
 Reader::Reader(const RecorderConfig& config, Session& session, TraceWriter* trace, TableBuilder& table)
     : config_(config), session_(session), trace_(trace), table_(table) {}
 
+void Reader::begin_window(int64_t from_ns) { window_ns_ = from_ns; }
+
 void Reader::read(const Filled& filled) {
   clock_.follow();
   Thread& thread = threads_[filled.log];
@@ -34,6 +36,7 @@ void Reader::read(const Filled& filled) {
     std::memcpy(&header, at, sizeof header);
     const std::byte* payload = at + sizeof header;
     at += size_t{header.words} * 8;
+    if (!thread.in_window && clock_.unix_ns(header.time) >= window_ns_) enter_window(thread, filled.log);
     switch (header.kind) {
       case Kind::kOpBegin:
       case Kind::kScopeBegin:
@@ -63,7 +66,28 @@ void Reader::finish(uint64_t end_counter) {
     const int64_t end_ns = clock_.unix_ns(std::max(end_counter, thread.last_counter));
     while (thread.depth > 0) close(thread, log, thread.depth - 1, end_ns, false);
   }
-  unmatched_ += static_cast<int64_t>(early_ends_.size());
+  if (window_ns_ == INT64_MIN) unmatched_ += static_cast<int64_t>(early_ends_.size());
+}
+
+void Reader::enter_window(Thread& thread, uint32_t log) {
+  thread.in_window = true;
+  for (size_t i = 0; i < thread.depth; ++i) {
+    Frame& frame = thread.frames[i];
+    frame.in_table = !frame.utility;
+    if (frame.in_table) table_.enter(log, row_of(frame), frame.start_ns);
+  }
+}
+
+bool Reader::refuse() {
+  if (!trace_full_) {
+    if (config_.max_trace_bytes == 0 || trace_ == nullptr ||
+        trace_->expected_bytes() < config_.max_trace_bytes)
+      return false;
+    trace_full_ = true;
+    session_.budget().fill(Full::kTraceBytes);
+  }
+  session_.budget().withdraw();
+  return true;
 }
 
 void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std::byte* payload) {
@@ -71,7 +95,7 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   Frame& frame = thread.frames[thread.depth];
   frame.kind = header.kind;
   frame.annotation = header.kind == Kind::kStepBegin || (header.flags & kAnnotation) != 0;
-  frame.utility = false;
+  frame.refused = thread.in_window && refuse();
   frame.external_id = next_id_++;
   frame.start_ns = clock_.unix_ns(header.time);
   frame.serial = header.kind == Kind::kScopeBegin ? take<uint64_t>(payload) : 0;
@@ -96,15 +120,10 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
     const Frame& outer = thread.frames[thread.depth - 1];
     frame.module = outer.kind == Kind::kScopeBegin && outer.annotation ? outer.name : outer.module;
   }
-  size_t row = 0;
-  if (header.kind == Kind::kStepBegin) {
-    row = table_.row("ProfilerStep*", true);
-  } else {
-    const Name& op = name(frame.name);
-    row = frame.annotation ? op.note : op.row;
-    frame.utility = row == TableBuilder::kNoRow;
-  }
-  if (!frame.utility) table_.enter(log, row, frame.start_ns);
+  const size_t row = row_of(frame);
+  frame.utility = row == TableBuilder::kNoRow;
+  frame.in_table = thread.in_window && !frame.refused && !frame.utility;
+  if (frame.in_table) table_.enter(log, row, frame.start_ns);
   ++thread.depth;
   if (header.kind != Kind::kScopeBegin || early_ends_.empty()) return;
   if (const auto early = early_ends_.find({log, frame.serial}); early != early_ends_.end()) {
@@ -117,7 +136,7 @@ void Reader::end_op(Thread& thread, uint32_t log, int64_t end_ns) {
   size_t at = thread.depth;
   while (at > 0 && thread.frames[at - 1].kind != Kind::kOpBegin) --at;
   if (at == 0) {
-    ++unmatched_;
+    if (window_ns_ == INT64_MIN) ++unmatched_;
     return;
   }
   close(thread, log, at - 1, end_ns, false);
@@ -143,6 +162,7 @@ void Reader::end_scope(uint32_t log, uint64_t serial, int64_t end_ns, bool same_
 }
 
 void Reader::memory(Thread& thread, uint32_t log, const Header& header, const std::byte* payload) {
+  if (!thread.in_window || refuse()) return;
   const auto memory = take<Memory>(payload);
   ++events_;
   if (memory.device_type == 0) table_.memory(log, memory.bytes);
@@ -159,11 +179,14 @@ void Reader::memory(Thread& thread, uint32_t log, const Header& header, const st
 
 void Reader::close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async) {
   const Frame& closing = thread.frames[frame];
-  ++events_;
-  if (trace_ != nullptr) write(thread, closing, end_ns, async);
-  if (!closing.utility) {
-    size_t above = 0;  // of the table's frames, which lack utilities
-    for (size_t i = frame + 1; i < thread.depth; ++i) above += !thread.frames[i].utility;
+  if (thread.in_window && !closing.refused) {
+    ++events_;
+    steps_ += closing.kind == Kind::kStepBegin;
+    if (trace_ != nullptr) write(thread, closing, end_ns, async);
+  }
+  if (closing.in_table) {
+    size_t above = 0;  // of the table's frames
+    for (size_t i = frame + 1; i < thread.depth; ++i) above += thread.frames[i].in_table;
     table_.exit(log, end_ns, closing.flops, above);
   }
   std::rotate(thread.frames.begin() + static_cast<ptrdiff_t>(frame),
@@ -193,6 +216,12 @@ void Reader::write(Thread& thread, const Frame& frame, int64_t end_ns, bool asyn
   if (config_.with_stack && frame.module != kNoModule) event.module = name(frame.module).text;
   event.inputs = frame.inputs;
   trace_->op(event);
+}
+
+size_t Reader::row_of(const Frame& frame) {
+  if (frame.kind == Kind::kStepBegin) return table_.row("ProfilerStep*", true);
+  const Name& op = name(frame.name);
+  return frame.annotation ? op.note : op.row;
 }
 
 const Reader::Name& Reader::name(uint32_t id) {

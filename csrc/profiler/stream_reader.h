@@ -18,9 +18,16 @@
 namespace omni::stream {
 
 // One per session; used by the session's writer thread only, except where said. trace may be null.
+//
+// It fills the session's budget when the trace has become as large as config allows: events that begin later, among them
+// those that were recorded already, are refused.
 class Reader {
  public:
   Reader(const RecorderConfig& config, Session& session, TraceWriter* trace, TableBuilder& table);
+
+  // Leaves out what has ended before a moment in Unix time. Before the first read. The records of a window begin
+  // anywhere: ends without a beginning are taken for ops that began earlier.
+  void begin_window(int64_t from_ns);
 
   // Takes the records of one thread, which follow those it was given before.
   void read(const Filled& filled);
@@ -30,6 +37,7 @@ class Reader {
 
   int64_t unix_ns(uint64_t counter) const { return clock_.unix_ns(counter); }
   int64_t events() const { return events_; }
+  int64_t steps() const { return steps_; }
   // Ends without a beginning, because that was dropped or lies before the session.
   int64_t unmatched() const { return unmatched_; }
 
@@ -45,8 +53,10 @@ class Reader {
   struct Frame {
     Kind kind = Kind::kOpBegin;
     bool annotation = false;
-    bool utility = false;  // in the trace but not in the table
-    uint64_t serial = 0;   // of a scope
+    bool utility = false;   // in the trace but not in the table
+    bool refused = false;   // in neither
+    bool in_table = false;  // the table knows that it has begun
+    uint64_t serial = 0;    // of a scope
     uint64_t external_id = 0;
     uint32_t name = 0;
     int64_t number = 0;  // of a step
@@ -63,11 +73,16 @@ class Reader {
   struct Thread {
     int64_t thread = 0;
     uint64_t last_counter = 0;  // of its last record
+    bool in_window = false;
     std::vector<Frame> frames;
     size_t depth = 0;
     std::vector<int64_t> async_ends;  // of the extra lanes: when the last event there ended
   };
 
+  // Begins to take the thread's events; those that are open belong to them.
+  void enter_window(Thread& thread, uint32_t log);
+  // Whether the trace has no room for one more event, which then counts as refused.
+  bool refuse();
   void begin(Thread& thread, uint32_t log, const Header& header, const std::byte* payload);
   void end_op(Thread& thread, uint32_t log, int64_t end_ns);
   void end_step(Thread& thread, uint32_t log, int64_t end_ns);
@@ -76,6 +91,7 @@ class Reader {
   // Writes the event of frame and takes it from the stack.
   void close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async);
   void write(Thread& thread, const Frame& frame, int64_t end_ns, bool async);
+  size_t row_of(const Frame& frame);
   const Name& name(uint32_t id);
   std::string_view frame_name(const Frame& frame);
 
@@ -84,6 +100,8 @@ class Reader {
   TraceWriter* trace_;
   TableBuilder& table_;
   Clock clock_;
+  int64_t window_ns_ = INT64_MIN;
+  bool trace_full_ = false;
   std::vector<Name> names_;
   std::unordered_map<uint32_t, Thread> threads_;
   // Ends that came before their beginning: of a scope that ended on another thread, whose records were sooner here.
@@ -91,6 +109,7 @@ class Reader {
   std::string step_name_;
   uint64_t next_id_ = 1;
   int64_t events_ = 0;
+  int64_t steps_ = 0;
   int64_t unmatched_ = 0;
 };
 

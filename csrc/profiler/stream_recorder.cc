@@ -5,24 +5,28 @@
 #include <c10/util/ApproximateClock.h>
 #include <torch/csrc/profiler/orchestration/observer.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cmath>
+#include <ctime>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <thread>
 #include <utility>
 
-#include "profiler/report.h"
+#include "profiler/op_cost.h"
+#include "profiler/stream_clock.h"
+#include "profiler/stream_cost.h"
+#include "profiler/stream_files.h"
 #include "profiler/stream_log.h"
-#include "profiler/stream_reader.h"
-#include "profiler/table.h"
-#include "profiler/trace_writer.h"
-#include "status.h"
 
 namespace omni {
 namespace {
 
 namespace impl = torch::profiler::impl;
+using stream::CostPart;
+using stream::CostScope;
 using stream::Hub;
 using stream::ThreadLog;
 
@@ -41,6 +45,7 @@ template <bool kInputs>
 std::unique_ptr<at::ObserverContext> on_begin(const at::RecordFunction& fn) {
   ThreadLog* const log = ThreadLog::current();
   if (log == nullptr) return nullptr;
+  const CostScope cost(log->meter(), CostPart::kBegin);
   if (fn.scope() == at::RecordScope::FUNCTION) {
     log->op_begin(fn, kInputs);
     return nullptr;
@@ -53,6 +58,7 @@ std::unique_ptr<at::ObserverContext> on_begin(const at::RecordFunction& fn) {
 void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
   ThreadLog* const log = ThreadLog::current();
   if (log == nullptr) return;
+  const CostScope cost(log->meter(), CostPart::kEnd);
   if (fn.scope() == at::RecordScope::FUNCTION) {
     log->op_end();
     return;
@@ -72,39 +78,101 @@ class MemoryObserver final : public impl::ProfilerStateBase {
                          c10::Device device) override {
     ThreadLog* const log = ThreadLog::current();
     if (log == nullptr) return;
+    const CostScope cost(log->meter(), CostPart::kMemory);
     log->memory({reinterpret_cast<uint64_t>(address), bytes, total_allocated, total_reserved,
                  static_cast<int32_t>(device.type()), device.index()});
   }
 };
 
+// What a ring held at one moment, on the way to its files.
+class Dump final : public Recorder {
+ public:
+  // ring_start_ns: when the ring began to record. cost_ns: of an event.
+  Dump(RecorderConfig dump_config, double ring_seconds, int64_t ring_start_ns, double cost_ns)
+      : Recorder(std::move(dump_config), Stopped{}),
+        cost_ns_(cost_ns),
+        end_counter_(c10::getApproximateTime()),
+        from_ns_(std::max(ring_start_ns, c10::getTime() - static_cast<int64_t>(ring_seconds * 1e9))),
+        files_(config(), from_ns_) {
+    // Last, because it is what a failure would waste.
+    session_ = Hub::get().snapshot();
+  }
+
+  ~Dump() override {
+    session_.reset();
+    Hub::get().trim();
+  }
+
+  RecorderStatus status() const override {
+    const int64_t events = files_.events();
+    return {.events = events,
+            .dropped = stream::drops_of(*session_),
+            .trace_bytes = files_.trace_bytes(),
+            .overhead_ns = static_cast<int64_t>(cost_ns_ * static_cast<double>(events)),
+            .full = session_->budget().full()};
+  }
+
+ private:
+  void on_step_begin(int64_t /*number*/) override {}
+  void on_step_end() override {}
+  void on_stop() override {}
+
+  nlohmann::json on_finish() override {
+    const auto began = std::chrono::steady_clock::now();
+    files_.open(*session_);
+    files_.begin_window(from_ns_);
+    for (stream::Filled filled; session_->next(filled);) {
+      files_.read(filled);
+      filled.chunk.reset();  // the ring may need it
+    }
+    return files_.finish({.counter = end_counter_, .overhead_ns_per_event = cost_ns_, .began = began});
+  }
+
+  const double cost_ns_;
+  const uint64_t end_counter_;
+  const int64_t from_ns_;
+  stream::Files files_;
+  std::shared_ptr<stream::Session> session_;
+};
+
 class StreamRecorder final : public Recorder {
  public:
   explicit StreamRecorder(RecorderConfig recorder_config)
-      : Recorder(std::move(recorder_config)), files_(config()) {
+      : Recorder(std::move(recorder_config)),
+        inputs_(config().record_shapes || config().with_flops),
+        dispatch_ns_(dispatch_ns(inputs_)),
+        start_ns_(c10::getTime()),
+        files_(config(), start_ns_) {
     const RecorderConfig& c = config();
-    start_ns_ = c10::getTime();
-    if (!c.trace_path.empty()) trace_.emplace(c, start_ns_, trace_environment());
-    session_ = Hub::get().open();
+    const double ring_ticks = c.ring_seconds * 1e9 / stream::ns_per_tick();
+    session_ = Hub::get().open(
+        {.max_events = c.max_events, .ring_ticks = static_cast<uint64_t>(std::ceil(ring_ticks))});
     try {
-      reader_.emplace(c, *session_, trace_ ? &*trace_ : nullptr, table_);
-      writer_ = std::thread([this] { write(); });
+      files_.open(*session_);
+      if (!session_->ring()) writer_ = std::thread([this] { write(); });
     } catch (...) {
       Hub::get().close();
       throw;
     }
-    const bool inputs = c.record_shapes || c.with_flops;
-    at::RecordFunctionCallback callback(inputs ? &on_begin<true> : &on_begin<false>, &on_end);
+    at::RecordFunctionCallback callback(inputs_ ? &on_begin<true> : &on_begin<false>, &on_end);
     if (c.modules_only) callback.scopes({at::RecordScope::USER_SCOPE});
-    callback_ = at::addThreadLocalCallback(callback.needsInputs(inputs));
+    callback_ = at::addThreadLocalCallback(callback.needsInputs(inputs_));
     if (c.with_memory) impl::ProfilerStateBase::push(std::make_shared<MemoryObserver>());
   }
 
   ~StreamRecorder() override {
-    if (session_) {
-      abandoned_ = true;
-      if (callback_ != at::INVALID_CALLBACK_HANDLE) end_collection();
-      join();
-    }
+    abandoned_ = true;
+    if (callback_ != at::INVALID_CALLBACK_HANDLE) end_collection();
+    join();
+  }
+
+  RecorderStatus status() const override {
+    const stream::Session::Tally tally = Hub::get().tally(*session_);
+    return {.events = tally.events - session_->budget().withdrawn(),
+            .dropped = stream::drops_of(*session_),
+            .trace_bytes = files_.trace_bytes(),
+            .overhead_ns = tally.costs.nanoseconds(dispatch_ns_),
+            .full = session_->budget().full()};
   }
 
  private:
@@ -119,32 +187,36 @@ class StreamRecorder final : public Recorder {
   void on_stop() override { end_collection(); }
 
   nlohmann::json on_finish() override {
+    const auto began = std::chrono::steady_clock::now();
     join();
     if (error_) std::rethrow_exception(error_);
-    reader_->finish(end_counter_);
-    files_.events = reader_->events();
-    files_.steps = steps();
-    if (dropped_ > 0) files_.dropped["buffer"] = dropped_;
-    if (reader_->unmatched() > 0) files_.dropped["unmatched"] = reader_->unmatched();
-    if (trace_) files_.finish_trace(*trace_, reader_->unix_ns(end_counter_));
-    if (!config().table_path.empty()) files_.write_table(table_);
-    files_.write_ms =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - stopped_).count();
-    return files_.json();
+    return files_.finish({.counter = end_counter_,
+                          .steps = steps(),
+                          .overhead_ns_per_event = cost_ns(),
+                          .writer_ns = writer_ns_,
+                          .began = began});
+  }
+
+  std::unique_ptr<Recorder> on_dump(RecorderConfig dump_config) override {
+    return std::make_unique<Dump>(std::move(dump_config), config().ring_seconds, start_ns_, cost_ns());
+  }
+
+  // Of an event, on average.
+  double cost_ns() const {
+    const stream::Session::Tally tally = Hub::get().tally(*session_);
+    if (tally.events == 0) return 0;
+    return static_cast<double>(tally.costs.nanoseconds(dispatch_ns_)) / static_cast<double>(tally.events);
   }
 
   void end_collection() {
     at::removeCallback(std::exchange(callback_, at::INVALID_CALLBACK_HANDLE));
     if (config().with_memory) impl::ProfilerStateBase::pop(/*global=*/false);
-    stopped_ = std::chrono::steady_clock::now();
     end_counter_ = c10::getApproximateTime();
     Hub::get().close();
   }
 
   void join() {
     if (writer_.joinable()) writer_.join();
-    dropped_ = session_->dropped();
-    session_.reset();
     Hub::get().trim();
   }
 
@@ -153,30 +225,30 @@ class StreamRecorder final : public Recorder {
     stream::Filled filled;
     while (session_->next(filled)) {
       try {
-        if (!error_ && !abandoned_) reader_->read(filled);
+        if (!error_ && !abandoned_) files_.read(filled);
       } catch (...) {
-        error_ = std::current_exception();  // a full disk; ops go on, and their records are thrown away
+        error_ = std::current_exception();  // a full disk; ops go on, and nothing more is recorded of them
+        session_->budget().fill(Full::kError);
       }
-      Hub::get().recycle(std::move(filled.chunk));
+      filled.chunk.reset();
     }
+    timespec used{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    writer_ns_ = int64_t{used.tv_sec} * 1000000000 + used.tv_nsec;
   }
 
+  const bool inputs_;
+  const double dispatch_ns_;
+  const int64_t start_ns_;
   at::CallbackHandle callback_ = at::INVALID_CALLBACK_HANDLE;
   std::shared_ptr<stream::Session> session_;
-  int64_t start_ns_ = 0;
-
   uint64_t end_counter_ = 0;  // when collection ended
-  std::chrono::steady_clock::time_point stopped_;
-  int64_t dropped_ = 0;
-
   std::atomic<bool> abandoned_{false};
 
   // The writer thread's until it is joined.
-  std::optional<TraceWriter> trace_;
-  TableBuilder table_;
-  std::optional<stream::Reader> reader_;
-  FinishedFiles files_;
+  stream::Files files_;
   std::exception_ptr error_;
+  int64_t writer_ns_ = 0;
   std::thread writer_;
 };
 

@@ -212,17 +212,29 @@ void collect(const std::vector<std::shared_ptr<impl::Result>>& results,
   }
 }
 
+// Whether one more event goes into the files.
+bool admit(const TorchEventsSink& sink) {
+  if (sink.trace != nullptr && sink.config.max_trace_bytes > 0 &&
+      sink.trace->expected_bytes() >= sink.config.max_trace_bytes)
+    sink.budget.fill(Full::kTraceBytes);
+  return sink.budget.admit();
+}
+
 // Writes what Kineto collected beyond torch's tree and returns how much that was.
-int64_t write_activities(const std::vector<const ITraceActivity*>& activities, TraceWriter& trace) {
+int64_t write_activities(const std::vector<const ITraceActivity*>& activities, const TorchEventsSink& sink) {
+  TraceWriter& trace = *sink.trace;
   std::vector<const ITraceActivity*> order;
   for (const ITraceActivity* activity : activities) {
-    if (!is_in_tree(activity->type())) order.push_back(activity);
+    if (!is_in_tree(activity->type()) && activity->timestamp() >= sink.from_ns) order.push_back(activity);
   }
   std::stable_sort(order.begin(), order.end(), [](const ITraceActivity* a, const ITraceActivity* b) {
     return a->timestamp() != b->timestamp() ? a->timestamp() < b->timestamp() : a->duration() > b->duration();
   });
   Lanes lanes;
+  int64_t written = 0;
   for (const ITraceActivity* activity : order) {
+    if (!admit(sink)) continue;
+    ++written;
     const int64_t start_ns = activity->timestamp();
     const int64_t end_ns = start_ns + std::max<int64_t>(activity->duration(), 0);
     std::string args = activity->metadataJson();
@@ -248,15 +260,15 @@ int64_t write_activities(const std::vector<const ITraceActivity*>& activities, T
                  event.process, event.thread);
     }
   }
-  return static_cast<int64_t>(order.size());
+  return written;
 }
 
 }  // namespace
 
-int64_t write_torch_events(torch::autograd::profiler::ProfilerResult& result, const RecorderConfig& config,
-                           TraceWriter* trace, TableBuilder& table) {
+int64_t write_torch_events(torch::autograd::profiler::ProfilerResult& result, const TorchEventsSink& sink) {
   std::unordered_map<uint64_t, std::vector<const ITraceActivity*>> launched;
-  const std::vector<const ITraceActivity*>* activities = config.cuda ? result.traceActivities() : nullptr;
+  const std::vector<const ITraceActivity*>* activities =
+      sink.config.cuda ? result.traceActivities() : nullptr;
   if (activities != nullptr) {
     for (const ITraceActivity* activity : *activities) {
       if (!is_on_device(activity->type())) continue;
@@ -274,20 +286,23 @@ int64_t write_torch_events(torch::autograd::profiler::ProfilerResult& result, co
     return a_end != b_end ? a_end > b_end : a->correlationID() < b->correlationID();
   });
 
-  HostWalk walk(config, trace, table, launched);
+  HostWalk walk(sink.config, sink.trace, sink.table, launched);
   int64_t events = 0;
   for (const impl::Result* event : order) {
+    const bool written = std::holds_alternative<TorchOp>(event->extra_fields_) ||
+                         std::holds_alternative<Allocation>(event->extra_fields_);
+    if (!written || event->start_time_ns_ < sink.from_ns || !admit(sink)) continue;
+    ++events;
     if (const auto* op = std::get_if<TorchOp>(&event->extra_fields_)) {
       walk.op(*event, *op);
-      ++events;
     } else if (const auto* allocation = std::get_if<Allocation>(&event->extra_fields_)) {
       walk.allocation(*event, *allocation);
-      ++events;
     }
   }
   walk.finish();
-  for (const ITraceActivity* work : launched[0]) table.device_work(0, work->name(), false, work->duration());
-  if (activities != nullptr && trace != nullptr) events += write_activities(*activities, *trace);
+  for (const ITraceActivity* work : launched[0])
+    sink.table.device_work(0, work->name(), false, work->duration());
+  if (activities != nullptr && sink.trace != nullptr) events += write_activities(*activities, sink);
   return events;
 }
 

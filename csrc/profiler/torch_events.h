@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "profiler/budget.h"
 #include "profiler/recorder.h"
 #include "profiler/table.h"
 #include "profiler/trace_writer.h"
@@ -13,9 +14,17 @@ struct ProfilerResult;
 
 namespace omni {
 
-// Writes everything that result holds, each thread in the order of time; trace may be null. Returns the number of
-// events. Any thread.
-int64_t write_torch_events(torch::autograd::profiler::ProfilerResult& result, const RecorderConfig& config,
-                           TraceWriter* trace, TableBuilder& table);
+// Where events go, and how many of them.
+struct TorchEventsSink {
+  const RecorderConfig& config;
+  int64_t from_ns = 0;           // leaves out what began before
+  TraceWriter* trace = nullptr;  // may be null
+  TableBuilder& table;
+  Budget& budget;
+};
+
+// Writes everything that result holds and budget admits, each thread in the order of time. Returns the number of events
+// written. Any thread.
+int64_t write_torch_events(torch::autograd::profiler::ProfilerResult& result, const TorchEventsSink& sink);
 
 }  // namespace omni

@@ -5,8 +5,11 @@
 #include <c10/util/ApproximateClock.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -14,6 +17,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "profiler/budget.h"
+#include "profiler/op_cost.h"
 #include "profiler/output_file.h"
 #include "profiler/report.h"
 #include "profiler/table.h"
@@ -34,9 +39,21 @@ void keep_kineto_quiet() {
   std::call_once(once, [] { ::setenv("KINETO_LOG_LEVEL", "99", 0); });
 }
 
+// Counts what torch's profiler records, which tells nobody before it has ended. A callback has no object, and at most
+// one recorder of a process records.
+std::atomic<int64_t> recorded{0};
+
+std::unique_ptr<at::ObserverContext> count_op(const at::RecordFunction& /*fn*/) {
+  recorded.fetch_add(1, std::memory_order_relaxed);
+  return nullptr;
+}
+
+// Torch's profiler cannot be limited while it runs. So the budget closes what can be seen from outside, status(), as soon
+// as max_events ops have run, and the files when they are written.
 class TorchRecorder final : public Recorder {
  public:
-  explicit TorchRecorder(RecorderConfig recorder_config) : Recorder(std::move(recorder_config)) {
+  explicit TorchRecorder(RecorderConfig recorder_config)
+      : Recorder(std::move(recorder_config)), budget_(config().max_events) {
     keep_kineto_quiet();
     const RecorderConfig& c = config();
     // Before anything records, so that a folder that cannot be written to is an error of the start.
@@ -47,10 +64,23 @@ class TorchRecorder final : public Recorder {
                                                /*with_modules=*/false, {}, c.session + "-" + c.worker);
     std::set<impl::ActivityType> activities = {impl::ActivityType::CPU};
     if (c.cuda) activities.insert(impl::ActivityType::CUDA);
-    api::prepareProfiler(profiler_config, activities);
     std::unordered_set<at::RecordScope> scopes;  // none: all
     if (c.modules_only) scopes.insert(at::RecordScope::USER_SCOPE);
+    // The cost of an op is measured on one that does nothing, before and after; what that records is left out.
+    constexpr int kBlocks = 9;
+    const double without_ns = trivial_op_ns(kBlocks);
+    api::prepareProfiler(profiler_config, activities);
     api::enableProfiler(profiler_config, activities, scopes);
+    at::RecordFunctionCallback counter(&count_op);
+    if (c.modules_only) counter.scopes(scopes);
+    counter_ = at::addThreadLocalCallback(counter);
+    cost_ns_ = std::max(0.0, trivial_op_ns(kBlocks) - without_ns);
+    recorded = 0;
+    // Torch converts its times afterwards and may be off by a few microseconds: leave a gap on both sides.
+    constexpr int64_t kGapNs = 10000;
+    start_ns_ = c10::getTime() + kGapNs;
+    while (c10::getTime() < start_ns_ + kGapNs) {
+    }
   }
 
   ~TorchRecorder() override {
@@ -59,12 +89,35 @@ class TorchRecorder final : public Recorder {
     // stay on and no other could ever start.
     if (!stopped_) {
       try {
+        at::removeCallback(counter_);
         api::disableProfiler();
       } catch (const std::exception&) {
         // There is nobody to tell, and nothing of it to keep.
         stopped_ = true;
       }
     }
+  }
+
+  RecorderStatus status() const override {
+    RecorderStatus status;
+    const int64_t written = events_.load(std::memory_order_relaxed);
+    status.full = budget_.full();
+    if (written >= 0) {
+      status.events = written;
+      if (budget_.refused() > 0) status.dropped[std::string(drop_reason(status.full))] = budget_.refused();
+    } else {
+      const int64_t limit = config().max_events;
+      status.events =
+          stopped_ ? collected_.load(std::memory_order_relaxed) : recorded.load(std::memory_order_relaxed);
+      if (limit > 0 && status.events >= limit) {
+        status.full = Full::kEvents;
+        if (status.events > limit) status.dropped["budget"] = status.events - limit;
+        status.events = limit;
+      }
+    }
+    status.trace_bytes = trace_bytes_.load(std::memory_order_relaxed);
+    status.overhead_ns = overhead_ns(status.events);
+    return status;
   }
 
  private:
@@ -76,6 +129,8 @@ class TorchRecorder final : public Recorder {
   void on_step_end() override { step_.reset(); }
 
   void on_stop() override {
+    at::removeCallback(counter_);
+    collected_ = recorded.load();
     stopped_ = true;
     end_ns_ = c10::getTime();
     result_ = api::disableProfiler();
@@ -88,20 +143,44 @@ class TorchRecorder final : public Recorder {
     const std::unique_ptr<api::ProfilerResult> result = std::move(result_);
     FinishedFiles files(config());
     TableBuilder table;
-    files.events = write_torch_events(*result, config(), trace_ ? &*trace_ : nullptr, table);
+    files.events = write_torch_events(*result, {.config = config(),
+                                                .from_ns = start_ns_,
+                                                .trace = trace_ ? &*trace_ : nullptr,
+                                                .table = table,
+                                                .budget = budget_});
     files.steps = steps();
-    if (trace_) files.finish_trace(*trace_, end_ns_);
+    files.full = budget_.full();
+    if (budget_.refused() > 0) files.dropped[std::string(drop_reason(files.full))] = budget_.refused();
+    files.wall_ns = end_ns_ - start_ns_;
+    files.overhead_ns = overhead_ns(files.events);
+    if (trace_) {
+      files.finish_trace(*trace_, end_ns_);
+      trace_bytes_ = trace_->file().bytes_out();
+    }
     if (!config().table_path.empty()) files.write_table(table);
     files.write_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began).count();
+    events_ = files.events;
     return files.json();
   }
 
+  int64_t overhead_ns(int64_t events) const {
+    return static_cast<int64_t>(cost_ns_ * static_cast<double>(events));
+  }
+
+  Budget budget_;
   std::optional<TraceWriter> trace_;
   std::unique_ptr<at::RecordFunction> step_;  // the open step
-  bool stopped_ = false;
+  at::CallbackHandle counter_ = at::INVALID_CALLBACK_HANDLE;
+  double cost_ns_ = 0;  // of an op
+  int64_t start_ns_ = 0;
   int64_t end_ns_ = 0;
   std::unique_ptr<api::ProfilerResult> result_;
+  // For status(), on any thread.
+  std::atomic<bool> stopped_{false};
+  std::atomic<int64_t> collected_{0};  // recorded, when it stopped
+  std::atomic<int64_t> events_{-1};    // written; -1 before
+  std::atomic<int64_t> trace_bytes_{0};
 };
 
 }  // namespace

@@ -203,6 +203,20 @@ void TraceWriter::track_name(int64_t process, int64_t thread, std::string_view n
   metadata_event("thread_sort_index", process, thread, integer_member("sort_index", sort_index));
 }
 
+void TraceWriter::mark(std::string_view name, int64_t time_ns) {
+  begin_event("i", "cpu_instant_event", name);
+  buffer_ += ",\"s\":\"g\"";
+  place(process_, 0, time_ns);
+  end_event();
+}
+
+int64_t TraceWriter::expected_bytes() const {
+  // What follows the events: the footer, two lines per thread.
+  constexpr int64_t kFooterBytes = 1500, kThreadBytes = 300;
+  return file_.expected_bytes(static_cast<int64_t>(buffer_.size() + threads_.size() * kThreadBytes) +
+                              kFooterBytes);
+}
+
 void TraceWriter::finish(int64_t end_ns, const nlohmann::json& totals) {
   name_threads();
   begin_event("X", "Trace", "PyTorch Profiler (0)");

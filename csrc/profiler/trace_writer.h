@@ -97,6 +97,12 @@ class TraceWriter {
   // Names a track; the writer itself names those of host threads.
   void track_name(int64_t process, int64_t thread, std::string_view name, int64_t sort_index);
 
+  // A mark across all tracks.
+  void mark(std::string_view name, int64_t time_ns);
+
+  // About how large the file would be if it were closed now: rather too large than too small.
+  int64_t expected_bytes() const;
+
   // Writes what closes the trace and gives the file its name. totals goes to the end as "omniTotals".
   void finish(int64_t end_ns, const nlohmann::json& totals);
 

@@ -73,7 +73,11 @@ static void test_null_arguments(void) {
   EXPECT(omni_recorder_start(kEmpty, 2, NULL), OMNI_INVALID_ARGUMENT, "out is NULL");
   EXPECT(omni_recorder_step_begin(NULL, 0), OMNI_INVALID_ARGUMENT, "recorder is NULL");
   EXPECT(omni_recorder_step_end(NULL), OMNI_INVALID_ARGUMENT, "recorder is NULL");
+  EXPECT(omni_recorder_scope_begin(NULL, kEmpty, 2), OMNI_INVALID_ARGUMENT, "NULL");
+  EXPECT(omni_recorder_scope_end(NULL), OMNI_INVALID_ARGUMENT, "recorder is NULL");
   EXPECT(omni_recorder_stop(NULL), OMNI_INVALID_ARGUMENT, "recorder is NULL");
+  EXPECT(omni_recorder_status(NULL, &buffer), OMNI_INVALID_ARGUMENT, "NULL");
+  EXPECT(omni_recorder_dump(NULL, kEmpty, 2, &recorder), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT(omni_recorder_finish(NULL, &buffer), OMNI_INVALID_ARGUMENT, "NULL");
   CHECK(buffer == NULL && engine == NULL && step == NULL && recorder == NULL);
 
@@ -223,9 +227,52 @@ static void test_step(omni_engine* engine) {
   /* The sequence is not released: freeing the engine frees it. */
 }
 
+/* The flight recorder from start to the end of a dump. */
+static void test_ring(const char* folder) {
+  static const char config[] =
+      "{\"recorder\":\"stream\",\"session\":\"ring\",\"worker\":\"w\",\"ring_seconds\":60}";
+  omni_recorder* ring = NULL;
+  EXPECT_OK(omni_recorder_start(config, strlen(config), &ring));
+  EXPECT(omni_recorder_scope_begin(ring, NULL, 0), OMNI_INVALID_ARGUMENT, "NULL");
+  EXPECT_OK(omni_recorder_scope_begin(ring, "stage.wait and more", 10));
+  EXPECT_OK(omni_recorder_scope_end(ring));
+  EXPECT(omni_recorder_scope_end(ring), OMNI_FAILED_PRECONDITION, "no scope has begun");
+  omni_buffer* buffer = NULL;
+  EXPECT(omni_recorder_status(ring, NULL), OMNI_INVALID_ARGUMENT, "NULL");
+  EXPECT_OK(omni_recorder_status(ring, &buffer));
+  CHECK(strstr((const char*)omni_buffer_data(buffer), "\"events\":1,") != NULL);
+  omni_buffer_free(buffer);
+
+  char dump_config[5000];
+  const int size = snprintf(dump_config, sizeof dump_config,
+                            "{\"session\":\"s1\",\"trace_path\":\"%s/ring.pt.trace.json\"}", folder);
+  omni_recorder* dump = (omni_recorder*)&failures;
+  EXPECT(omni_recorder_dump(ring, kEmpty, 2, &dump), OMNI_INVALID_ARGUMENT, "session");
+  EXPECT(omni_recorder_dump(ring, dump_config, (size_t)size, NULL), OMNI_INVALID_ARGUMENT, "NULL");
+  CHECK(dump == (omni_recorder*)&failures);
+  EXPECT_OK(omni_recorder_dump(ring, dump_config, (size_t)size, &dump));
+  CHECK(omni_runtime_live("recorder") == 2);
+  EXPECT(omni_recorder_stop(dump), OMNI_FAILED_PRECONDITION, "does not record");
+  buffer = NULL;
+  EXPECT_OK(omni_recorder_finish(dump, &buffer));
+  CHECK(strstr((const char*)omni_buffer_data(buffer), "ring.pt.trace.json") != NULL);
+  omni_buffer_free(buffer);
+  omni_recorder_free(dump);
+  EXPECT_OK(omni_recorder_stop(ring));
+  EXPECT(omni_recorder_dump(ring, dump_config, (size_t)size, &dump), OMNI_FAILED_PRECONDITION,
+         "does not record");
+  omni_recorder_free(ring);
+  snprintf(dump_config, sizeof dump_config, "%s/ring.pt.trace.json", folder);
+  CHECK(remove(dump_config) == 0);
+}
+
 static void* call_from_another_thread(void* engine) {
   EXPECT(omni_engine_release(engine, 8), OMNI_WRONG_THREAD, "not the thread");
   EXPECT(omni_runtime_init(kEmpty, 2), OMNI_WRONG_THREAD, "another thread");
+  omni_recorder* recorder = NULL;
+  EXPECT(omni_recorder_start(kEmpty, 2, &recorder), OMNI_WRONG_THREAD, "not the thread");
+  EXPECT(omni_recorder_dump(NULL, kEmpty, 2, &recorder), OMNI_WRONG_THREAD, "not the thread");
+  EXPECT(omni_recorder_scope_begin(NULL, kEmpty, 2), OMNI_WRONG_THREAD, "not the thread");
   return NULL;
 }
 
@@ -252,6 +299,7 @@ int main(int argc, char** argv) {
   test_struct_sizes(engine);
   test_bad_tensors(engine);
   test_step(engine);
+  test_ring(argv[1]);
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, call_from_another_thread, engine) == 0);
   CHECK(pthread_join(thread, NULL) == 0);

@@ -224,7 +224,7 @@ TEST(StreamLogTest, AnEmptyPoolDropsWholeEvents) {
       ASSERT_LE(ends, begins);
       at += header.words * 8u;
     }
-    Hub::get().recycle(std::move(filled.chunk));
+    filled.chunk.reset();
   }
   EXPECT_EQ(begins, ends) << "an op was recorded in half";
   EXPECT_EQ(begins + session->dropped(), static_cast<int64_t>(enough) + kOpen);

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <set>
 #include <string>
@@ -194,6 +195,108 @@ TEST_P(RecorderTest, KeepsOddNames) {
   for (const auto& [name, written] : names) EXPECT_EQ(named(trace, written).size(), 1u) << written;
 }
 
+TEST_P(RecorderTest, AnnotatesScopesBetweenSteps) {
+  auto recorder = start_recorder(config());
+  for (int i = 0; i < 2; ++i) {
+    recorder->scope_begin("stage.wait");
+    EXPECT_THROW(recorder->scope_begin("again"), Error);
+    recorder->scope_end();
+    EXPECT_THROW(recorder->scope_end(), Error);
+    run_ops(*recorder, 1);
+  }
+  recorder->scope_begin("open at stop");
+  recorder->stop();
+  const json trace = read_trace(recorder->finish()["files"][0]["path"]);
+  EXPECT_EQ(named(trace, "stage.wait").size(), 2u);
+  EXPECT_EQ(named(trace, "stage.wait")[0]["cat"], "user_annotation");
+  EXPECT_EQ(named(trace, "open at stop").size(), 1u);
+}
+
+TEST_P(RecorderTest, StatusFollowsTheRecording) {
+  auto recorder = start_recorder(config({{"record_shapes", true}}));
+  run_ops(*recorder, 50);
+  const RecorderStatus running = recorder->status();
+  EXPECT_GE(running.events, 50 * 5);
+  EXPECT_GT(running.overhead_ns, 0);
+  EXPECT_EQ(running.json()["full"], "");
+  EXPECT_EQ(running.json()["dropped"], json::object());
+  recorder->stop();
+  EXPECT_EQ(recorder->status().events, running.events);
+  const json result = recorder->finish();
+  const RecorderStatus done = recorder->status();
+  EXPECT_EQ(done.events, result["events"]);
+  EXPECT_EQ(done.trace_bytes, result["files"][0]["bytes"]);
+  EXPECT_GT(result["wall_ns"], 0);
+  EXPECT_GT(result["overhead_ns"], 0);
+  const json totals = read_trace(result["files"][0]["path"])["omniTotals"];
+  EXPECT_EQ(totals["overhead_ns"], result["overhead_ns"]);
+  EXPECT_EQ(totals["wall_ns"], result["wall_ns"]);
+}
+
+TEST_P(RecorderTest, StatusMayBeAskedBesideEverything) {
+  auto recorder = start_recorder(config());
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    while (!done) recorder->status();
+  });
+  run_ops(*recorder, 200);
+  recorder->stop();
+  recorder->finish();
+  done = true;
+  other.join();
+}
+
+TEST_P(RecorderTest, EndsAtMaxEvents) {
+  auto recorder = start_recorder(config({{"max_events", 100}}));
+  run_ops(*recorder, 50);
+  const json status = recorder->status().json();
+  EXPECT_EQ(status["full"], "max_events");
+  EXPECT_EQ(status["events"], 100);
+  EXPECT_GT(status["dropped"]["budget"], 0);
+  recorder->stop();
+  const json result = recorder->finish();
+  EXPECT_EQ(result["events"], 100);
+  const json trace = read_trace(result["files"][0]["path"]);
+  int64_t events = 0;
+  for (const auto& event : trace["traceEvents"]) {
+    const std::string category = event.value("cat", "");
+    events += category == "cpu_op" || category == "user_annotation";
+  }
+  EXPECT_EQ(events, 100);
+  EXPECT_EQ(named(trace, "Recording ended early: max_events").size(), 1u);
+  EXPECT_EQ(overlaps(trace), std::vector<std::string>());
+  EXPECT_EQ(trace["omniTotals"]["full"], "max_events");
+  EXPECT_EQ(recorder->status().json()["dropped"], result["dropped"]);
+}
+
+TEST_P(RecorderTest, EndsAtMaxTraceBytes) {
+  for (const bool gzip : {true, false}) {
+    SCOPED_TRACE(gzip);
+    const int64_t limit = gzip ? 100000 : 400000;
+    const json changes = {{"max_trace_bytes", limit},
+                          {"use_gzip", gzip},
+                          {"table_path", ""},
+                          {"trace_path", (folder_.path() / (gzip ? "t.json.gz" : "t.json")).string()}};
+    auto recorder = start_recorder(config(changes));
+    run_ops(*recorder, 600);
+    recorder->stop();
+    const json result = recorder->finish();
+    EXPECT_EQ(recorder->status().json()["full"], "max_trace_mb");
+    EXPECT_LE(result["files"][0]["bytes"], limit);
+    EXPECT_GE(result["files"][0]["bytes"], limit / 4);
+    EXPECT_GT(result["dropped"]["budget"], 0);
+    const json trace = read_trace(result["files"][0]["path"]);
+    EXPECT_EQ(overlaps(trace), std::vector<std::string>());
+    EXPECT_EQ(trace["omniTotals"]["events"], result["events"]);
+  }
+}
+
+TEST_P(RecorderTest, OnlyARingCanBeDumped) {
+  auto recorder = start_recorder(config());
+  EXPECT_THROW(recorder->dump({{"session", "s2"}}), Error);
+  recorder->stop();
+}
+
 TEST_P(RecorderTest, ClosesAnOpenStepAtStop) {
   auto recorder = start_recorder(config());
   recorder->step_begin(4);
@@ -310,7 +413,7 @@ TEST(RecorderConfigTest, KnowsEveryKeyOfTheInterface) {
   const RecorderConfig config = RecorderConfig::parse(json::parse(R"({"recorder":"stream","session":"s3",
       "worker":"stage-1","stage":1,"rank":2,"world_size":4,"trace_path":"t","table_path":"o","base_time_ns":5,"detail":"modules",
       "record_shapes":true,"with_stack":true,"with_flops":true,"with_memory":true,"use_gzip":false,
-      "activities":["CPU","CUDA"],"metadata":{"a":1}})"));
+      "activities":["CPU","CUDA"],"metadata":{"a":1},"max_events":7,"max_trace_bytes":8})"));
   EXPECT_EQ(config.recorder, "stream");
   EXPECT_EQ(config.session, "s3");
   EXPECT_EQ(config.worker, "stage-1");
@@ -325,6 +428,12 @@ TEST(RecorderConfigTest, KnowsEveryKeyOfTheInterface) {
   EXPECT_TRUE(config.modules_only);
   EXPECT_FALSE(config.use_gzip);
   EXPECT_EQ(config.metadata["a"], 1);
+  EXPECT_EQ(config.max_events, 7);
+  EXPECT_EQ(config.max_trace_bytes, 8);
+  EXPECT_EQ(RecorderConfig::parse(
+                {{"recorder", "stream"}, {"session", "s"}, {"worker", "w"}, {"ring_seconds", 1.5}})
+                .ring_seconds,
+            1.5);
 }
 
 TEST(RecorderConfigTest, RejectsWhatItDoesNotKnow) {
@@ -341,6 +450,13 @@ TEST(RecorderConfigTest, RejectsWhatItDoesNotKnow) {
        {{"session", "s"}, {"worker", "w"}, {"rank", 3}, {"world_size", 3}},
        "rank"},
       {"an unknown detail", {{"session", "s"}, {"worker", "w"}, {"detail", "lines"}}, "lines"},
+      {"a negative limit", {{"session", "s"}, {"worker", "w"}, {"max_events", -1}}, "max_events"},
+      {"a ring of Kineto's",
+       {{"session", "s"}, {"worker", "w"}, {"recorder", "kineto"}, {"ring_seconds", 1}},
+       "only the recorder stream"},
+      {"a ring with files",
+       {{"session", "s"}, {"worker", "w"}, {"recorder", "stream"}, {"ring_seconds", 1}, {"trace_path", "t"}},
+       "leave trace_path"},
       {"an unknown activity", {{"session", "s"}, {"worker", "w"}, {"activities", {"XPU"}}}, "XPU"},
   };
   for (const auto& test : cases) {
