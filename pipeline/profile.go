@@ -52,6 +52,8 @@ type ProfileReport struct {
 	Files []ProfileFile `json:"files"`
 	// Ledger is nil until the session is complete.
 	Ledger *ProfileLedger `json:"ledger,omitempty"`
+	// FlightRecorders are those of all workers; only ProfileStatus has them.
+	FlightRecorders []ProfileRing `json:"flight_recorders,omitempty"`
 	// Pictures are what was made of the workers' files; nil until the session is complete.
 	Pictures *ProfilePictures `json:"pictures,omitempty"`
 }
@@ -65,6 +67,12 @@ type ProfileFile struct {
 	Bytes   int64  `json:"bytes"`
 	Events  int64  `json:"events"`  // of the worker
 	Dropped int64  `json:"dropped"` // of the worker
+}
+
+// ProfileRing is the flight recorder of a stage's worker.
+type ProfileRing struct {
+	Stage int `json:"stage"`
+	profiler.Ring
 }
 
 // ProfilePictures are the merged trace and the page of a session.
@@ -159,7 +167,9 @@ func (o *Omni) ProfileStatus() (*ProfileReport, error) {
 	defer o.running.Done()
 	ctx, cancel := o.within(context.Background())
 	defer cancel()
-	return o.profile.fresh(ctx, o.profile.last()), nil
+	report := o.profile.fresh(ctx, o.profile.last())
+	report.FlightRecorders = o.rings(ctx)
+	return report, nil
 }
 
 // fresh asks the workers whose part in the session has not ended and reports.

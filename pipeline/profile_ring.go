@@ -175,3 +175,31 @@ func (o *Omni) dumpSlow(line *ledger.Request) {
 		o.log.Warn("flight recorder is dumped", "because", trigger, "session", report.Session)
 	}
 }
+
+// rings asks all workers for the state of their flight recorders.
+func (o *Omni) rings(ctx context.Context) []ProfileRing {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	var taps []*tap
+	for _, s := range o.stages {
+		if o.profile.ringOf(s.id) != nil {
+			taps = append(taps, newTap(s, s.current()))
+		}
+	}
+	rings := make([]ProfileRing, len(taps))
+	_ = each(taps, func(t *tap) error {
+		r := ProfileRing{Stage: t.stage.id, Ring: profiler.Ring{Seconds: o.profile.configs[t.stage.id].RingSeconds, Error: "the stage has no worker at the moment"}}
+		if t.live != nil {
+			report, err := t.ask(ctx, func(id uint64) message.Message { return &message.ProfileStatus{ID: id} })
+			switch {
+			case err != nil:
+				r.Error = err.Error()
+			case report.Ring != nil:
+				r.Ring = *report.Ring
+			}
+		}
+		rings[slices.Index(taps, t)] = r
+		return nil
+	})
+	return rings
+}

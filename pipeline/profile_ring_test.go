@@ -27,6 +27,11 @@ func flying(t *testing.T, scripts map[string]pipelinetest.Script, change func(*p
 
 func TestDumpOfTheFlightRecorders(t *testing.T) {
 	o := flying(t, nil, nil)
+	status, err := o.ProfileStatus()
+	require.NoError(t, err)
+	require.Empty(t, status.Session)
+	require.Len(t, status.FlightRecorders, 3)
+	require.Equal(t, pipeline.ProfileRing{Stage: 2, Ring: profiler.Ring{Seconds: 60, Recording: true}}, status.FlightRecorders[2])
 	generate(t, o, "one")
 	dumped, err := o.DumpProfile(t.Context())
 	require.NoError(t, err)

@@ -157,13 +157,21 @@ func (j *job) snapshot() Report {
 	return r
 }
 
+// free frees a recorder that nobody may ask any more, without the lock: that can take long.
+func (j *job) free(recorder Recorder) {
+	j.mu.Lock()
+	j.recorder = nil
+	j.mu.Unlock()
+	recorder.Close()
+}
+
 // fail ends the job with an error. recorder, which may be nil, has ended collection and is freed.
 func (j *job) fail(recorder Recorder, err error) {
+	if recorder != nil {
+		j.free(recorder)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.recorder = nil; recorder != nil {
-		recorder.Close()
-	}
 	j.report.State, j.report.Active, j.report.Error = StateFailed, false, err.Error()
 	j.report.Missing = j.expected
 	close(j.done)
@@ -177,11 +185,10 @@ func (j *job) finish(recorder Recorder) {
 	if err == nil {
 		err = json.Unmarshal(text, &result)
 	}
+	j.free(recorder)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	defer close(j.done)
-	j.recorder = nil
-	recorder.Close()
 	r := &j.report
 	if err != nil {
 		r.State, r.Error = StateFailed, fmt.Sprintf("write profile: %v", err)
