@@ -268,6 +268,7 @@ omni_status* omni_step_result(const omni_step* step, size_t index, omni_result* 
     view.tokens = result.tokens.data();
     view.tokens_count = result.tokens.size();
     view.tensors_count = result.tensors.size();
+    view.tokens_wanted = result.tokens_wanted;
     omni::write_struct(view, out, "omni_result");
   });
 }

@@ -188,6 +188,9 @@ typedef struct omni_result {
   const int64_t* tokens; /* tokens or codes produced by this step */
   size_t tokens_count;
   size_t tensors_count; /* read them with omni_step_tensor */
+  /* When WAITING: a step can do nothing before so many tokens more, or the last input, have been fed. 0: unknown, any
+   * input may do. */
+  int64_t tokens_wanted;
 } omni_result;
 
 OMNI_API size_t omni_step_count(const omni_step* step);

@@ -126,6 +126,7 @@ func (a *attempt) admit(ctx context.Context) error {
 		}
 		p.flow, err = l.admit(ctx, message.Admit{
 			Request: a.request.ID, Params: prepared.Params[p.stage.id], Cost: a.cost(p), Last: !a.fed(p),
+			Full: prepared.Full[p.stage.id],
 		})
 		if err != nil {
 			return err

@@ -22,6 +22,11 @@ type Config struct {
 	// program that uses none. It is a function, and not a call of the driver's library in here, because that library is
 	// linked with flags that would hide missing functions in programs that link libomni.so as well.
 	Machine func() (config.Machine, error)
+	// SpeechMode overrides the mode of every stage that can work on chunks: config.ModeFull, where speech begins when all
+	// codes are there and equals the reference, or config.ModeStream, where it is made in chunks while they come.
+	SpeechMode string
+	// DefaultSpeechMode is the mode of those for which the stages' configuration names none; empty is config.ModeFull.
+	DefaultSpeechMode string
 	// MaxConcurrency limits the requests that are in the stages at once; the others wait in the order of their
 	// arrival. 0 means 16.
 	MaxConcurrency int

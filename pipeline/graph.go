@@ -65,6 +65,20 @@ func resolve(cfg *Config) (*Graph, error) {
 	if cfg.DType != "" {
 		deployment = deployment.WithDType(cfg.DType)
 	}
+	for _, mode := range []string{cfg.SpeechMode, cfg.DefaultSpeechMode} {
+		if mode == "" {
+			continue
+		}
+		if err := config.CheckMode(mode); err != nil {
+			return nil, fmt.Errorf("speech mode: %w", err)
+		}
+	}
+	if cfg.DefaultSpeechMode != "" {
+		deployment = deployment.WithDefaultMode(cfg.DefaultSpeechMode)
+	}
+	if cfg.SpeechMode != "" {
+		deployment = deployment.WithMode(cfg.SpeechMode)
+	}
 	if err := deployment.Validate(); err != nil {
 		return nil, fmt.Errorf("stage configuration %s: %w", deployment.Source, err)
 	}

@@ -149,7 +149,7 @@ func (s *stage) describe(graph *Graph, deployed config.Stage, rank int) error {
 	s.open = message.Open{
 		Stage: kind.ID, Name: kind.Name, Worker: profiler.WorkerName(kind.ID, 0, 1), Rank: rank, World: world,
 		Threads: threads, MaxBatch: deployed.MaxBatchSize, Prefill: prefillTokens,
-		Full: kind.Kind == family.Generation, Engine: engine,
+		Engine: engine,
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type Request struct {
 	MaxAudio time.Duration
 	// Sampling overlays each stage's defaults, by position.
 	Sampling []config.SamplingParams
+	// Speech overlays how sound is made: all at once when its codes are there, or in chunks while they come.
+	Speech config.Speech
 }
 
 // Response is the result of one request. Its JSON form is that of `omni-run --format json`.

@@ -208,6 +208,7 @@ func readResult(step *C.omni_step, index C.size_t, result *Result) error {
 	result.Sequence = uint64(c.sequence)
 	result.State = State(c.state)
 	result.Finish = Finish(c.finish_reason)
+	result.Wanted = int64(c.tokens_wanted)
 	if result.State == Failed {
 		message := string(bytesAt(c.message, c.message_size))
 		result.Err = &Error{Op: "advance sequence", Code: Code(c.code), Message: message}

@@ -60,6 +60,9 @@ type Result struct {
 	Err      error // an *Error if and only if State is Failed
 	Tokens   []int64
 	Tensors  []Tensor
+	// Wanted is how many more tokens a sequence that is Waiting must be fed before steps can do anything, unless its
+	// input ends; 0 if any input may do.
+	Wanted int64
 }
 
 // Engine is one network with its weights and its sequences. All methods but Info need the torch thread; none may run

@@ -100,7 +100,7 @@ func TestEngineLoadsInParts(t *testing.T) {
 
 func TestEngineAdvancesABatch(t *testing.T) {
 	withEngine(t, func(e *Engine) {
-		for sequence, params := range map[uint64]string{7: `{"max_tokens":2}`, 9: `{"max_tokens":5}`, 11: `{"wait":true}`} {
+		for sequence, params := range map[uint64]string{7: `{"max_tokens":2}`, 9: `{"max_tokens":5}`, 11: `{"wait":true,"wanted":6}`} {
 			if err := e.Admit(sequence, json.RawMessage(params)); err != nil {
 				t.Error(err)
 			}
@@ -112,12 +112,12 @@ func TestEngineAdvancesABatch(t *testing.T) {
 			{
 				{Sequence: 9, Tokens: []int64{0}},
 				{Sequence: 7, Tokens: []int64{0}},
-				{Sequence: 11, State: Waiting, Tokens: []int64{}},
+				{Sequence: 11, State: Waiting, Tokens: []int64{}, Wanted: 6},
 			},
 			{
 				{Sequence: 9, Tokens: []int64{1}},
 				{Sequence: 7, State: Done, Finish: FinishLength, Tokens: []int64{1}},
-				{Sequence: 11, State: Waiting, Tokens: []int64{}},
+				{Sequence: 11, State: Waiting, Tokens: []int64{}, Wanted: 6},
 			},
 		}
 		for i := range want {

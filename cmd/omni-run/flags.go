@@ -29,7 +29,7 @@ const (
 
 // generateFlags are the flags of the default action, in the order of --help.
 func generateFlags() []cli.Flag {
-	return append(modelFlags(), []cli.Flag{
+	return append(modelFlags(config.ModeFull), []cli.Flag{
 		&cli.StringSliceFlag{Name: "prompt", Category: inputGroup, Usage: "`TEXT` what to say to the model; give it again for more requests"},
 		&cli.StringFlag{Name: "prompts-file", Category: inputGroup, Usage: "`FILE` read prompts from a file, see below; - is standard input"},
 		&cli.StringFlag{Name: "system", Category: inputGroup, Usage: "`TEXT` system message; default: the model's own"},
@@ -50,28 +50,32 @@ func generateFlags() []cli.Flag {
 	}...)
 }
 
-// modelFlags say what to open, for every command that opens a pipeline.
-func modelFlags() []cli.Flag {
+// modelFlags say what to open, for every command that opens a pipeline. usualMode is the mode of speech where nothing else
+// is said.
+func modelFlags(usualMode string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "model", Category: modelGroup, Usage: "`DIR|ID` a checkpoint's folder, or a hub id that lies in the local Hugging Face cache"},
 		&cli.StringFlag{Name: "dtype", Category: modelGroup, Value: "auto", Usage: "`TYPE` element type of every stage: auto (the checkpoint's, the default), float32, bfloat16"},
 		&cli.StringFlag{Name: "device", Category: modelGroup, Usage: "`DEVICE` device of every stage: auto, cpu, cuda:0, ...; default: as the stage config says, else auto: spread over the GPUs, the CPU where there is none"},
+		&cli.StringFlag{Name: "speech-mode", Category: modelGroup, Usage: "`MODE` full: speech is made when all of its codes are there, equal to the reference; stream: in chunks while they come, so that it begins early; default: as the stage config says, else " + usualMode},
 		&cli.IntFlag{Name: "max-concurrency", Category: modelGroup, Value: 16, Usage: "`N` let so many requests in at once (16); the others wait"},
 		&cli.StringFlag{Name: "stage-configs-path", Category: modelGroup, Usage: "`FILE` YAML with the stages' devices, threads, batch sizes and sampling; default: built in"},
 	}
 }
 
 // modelOptions reads modelFlags and reports all mistakes in them.
-func modelOptions(c *cli.Context, env *environment) (pipeline.Config, error) {
+func modelOptions(c *cli.Context, env *environment, usualMode string) (pipeline.Config, error) {
 	cfg := pipeline.Config{
-		Model:            c.String("model"),
-		StageConfigsPath: c.String("stage-configs-path"),
-		DType:            c.String("dtype"),
-		Device:           c.String("device"),
-		Machine:          machine(withCUDA, env.devices),
-		MaxConcurrency:   c.Int("max-concurrency"),
-		WorkerPath:       env.getenv("OMNI_WORKER"),
-		Telemetry:        gpu.NewSource(),
+		Model:             c.String("model"),
+		StageConfigsPath:  c.String("stage-configs-path"),
+		DType:             c.String("dtype"),
+		Device:            c.String("device"),
+		Machine:           machine(withCUDA, env.devices),
+		MaxConcurrency:    c.Int("max-concurrency"),
+		WorkerPath:        env.getenv("OMNI_WORKER"),
+		Telemetry:         gpu.NewSource(),
+		SpeechMode:        c.String("speech-mode"),
+		DefaultSpeechMode: usualMode,
 	}
 	var faults []error
 	if cfg.Model == "" {
@@ -80,6 +84,9 @@ func modelOptions(c *cli.Context, env *environment) (pipeline.Config, error) {
 	faults = append(faults, named("--dtype", config.CheckDType(cfg.DType)))
 	if cfg.Device != "" {
 		faults = append(faults, named("--device", config.CheckDevice(cfg.Device)))
+	}
+	if cfg.SpeechMode != "" {
+		faults = append(faults, named("--speech-mode", config.CheckMode(cfg.SpeechMode)))
 	}
 	if cfg.MaxConcurrency < 1 {
 		faults = append(faults, fmt.Errorf("--max-concurrency is %d, want 1 or more", cfg.MaxConcurrency))
@@ -109,7 +116,7 @@ func readOptions(c *cli.Context, env *environment) (*options, error) {
 	}
 
 	var err error
-	o.pipeline, err = modelOptions(c, env)
+	o.pipeline, err = modelOptions(c, env, config.ModeFull)
 	check(err)
 	if o.format != "text" && o.format != "json" {
 		fault("--format is %q, want text or json", o.format)

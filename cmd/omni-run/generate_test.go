@@ -82,7 +82,7 @@ func TestFlagsReachThePipeline(t *testing.T) {
 	dir := t.TempDir()
 	got := runCommand(t, omni, "", "--model", "m", "--prompt", "a", "--prompt", "b, c", "--system", "s", "--modalities", "audio", "--speaker", "Ethan",
 		"--seed", "0", "--sampling-params", `[{"temperature":0},{"top_k":-1,"seed":3}]`, "--max-tokens", "9", "--dtype", "bfloat16", "--device", "cpu",
-		"--max-concurrency", "2", "--stage-configs-path", "f.yaml", "--output-dir", dir, "--profile-dir", dir, "--profile-stages", "0, 2",
+		"--speech-mode", "stream", "--max-concurrency", "2", "--stage-configs-path", "f.yaml", "--output-dir", dir, "--profile-dir", dir, "--profile-stages", "0, 2",
 		"--profiler-config", "max_iterations=4", "--profiler-config.torch_profiler_record_shapes=true", "--profiler-config.delay_iterations", "1")
 	require.Zero(t, got.code, got.stderr)
 	require.Equal(t, []int{0, 2}, omni.stages)
@@ -95,6 +95,7 @@ func TestFlagsReachThePipeline(t *testing.T) {
 	require.Equal(t, "bfloat16", omni.config.DType)
 	require.Equal(t, "cpu", omni.config.Device)
 	require.Equal(t, 2, omni.config.MaxConcurrency)
+	require.Equal(t, config.ModeStream, omni.config.SpeechMode)
 	require.ElementsMatch(t, []pipeline.Request{
 		{
 			ID: "0", Prompt: "a", System: "s", Modalities: []string{"audio"}, Speaker: "Ethan", Seed: ptr(int64(0)), MaxTokens: 9,
@@ -212,11 +213,11 @@ func TestUsageMistakes(t *testing.T) {
 		{
 			"all mistakes at once",
 			[]string{
-				"--model", "m", "--prompt", "a", "--dtype", "int4", "--device", "tpu", "--max-concurrency", "0", "--format", "xml", "--output-dir", "",
+				"--model", "m", "--prompt", "a", "--dtype", "int4", "--device", "tpu", "--speech-mode", "half", "--max-concurrency", "0", "--format", "xml", "--output-dir", "",
 				"--seed", "-1", "--max-tokens", "0", "--modalities", "smell", "--sampling-params", "{}", "--profile-stages", "1",
 			},
 			[]string{
-				`--dtype: unknown dtype "int4"`, "--device: ", "--max-concurrency is 0", `--format is "xml"`, "--output-dir is empty", "--seed is -1",
+				`--dtype: unknown dtype "int4"`, "--device: ", `--speech-mode: mode is "half"`, "--max-concurrency is 0", `--format is "xml"`, "--output-dir is empty", "--seed is -1",
 				"--max-tokens is 0", `unknown modality "smell"`, "--sampling-params: want a JSON list", "--profile-stages needs --profile-dir",
 			},
 		},

@@ -30,7 +30,8 @@ Examples:
 %sCommands (omni-run COMMAND --help says more):
 %s
 Prompts files hold one prompt a line, or one JSON object a line: {"prompt": "..."} or {"messages": [...]}, with
-request_id, system, modalities, speaker, seed, max_tokens and sampling_params where they differ from the flags.
+request_id, system, modalities, speaker, seed, max_tokens, sampling_params and speech (mode and sizes of
+chunks, as in stage configs) where they differ from the flags.
 
 Environment:
   HF_HOME       where hub ids are looked for (HF_HUB_CACHE and XDG_CACHE_HOME count too)

@@ -39,6 +39,7 @@ type line struct {
 	Seed       *int64                  `json:"seed"`
 	MaxTokens  *int                    `json:"max_tokens"`
 	Sampling   []config.SamplingParams `json:"sampling_params"`
+	Speech     config.Speech           `json:"speech"`
 }
 
 // readPrompts returns one request per prompt, with the flags' values where the prompt does not say otherwise.
@@ -186,5 +187,6 @@ func (l line) over(request pipeline.Request) (pipeline.Request, error) {
 		}
 		request.Sampling = l.Sampling
 	}
-	return request, nil
+	request.Speech = l.Speech
+	return request, named("speech", l.Speech.Validate())
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/pipeline/prompt"
 )
 
@@ -35,9 +36,10 @@ func TestPromptsFile(t *testing.T) {
 		{"a plain line that begins like JSON", "p.txt", "{\"a\": 1} what is this?\n", []pipeline.Request{say(`{"a": 1} what is this?`)}},
 		{
 			"JSON lines by their content", "p.txt",
-			`{"prompt":"one","request_id":"r1","system":"","modalities":["text"],"speaker":"Chelsie","seed":7,"max_tokens":3}` + "\n" + `{"prompt":"two"}`,
+			`{"prompt":"one","request_id":"r1","system":"","modalities":["text"],"speaker":"Chelsie","seed":7,"max_tokens":3,"speech":{"mode":"stream","codec_chunk_frames":24}}` + "\n" + `{"prompt":"two"}`,
 			[]pipeline.Request{
 				with(func(r *pipeline.Request) {
+					r.Speech = config.Speech{Mode: config.ModeStream, Chunk: ptr(int64(24))}
 					r.ID, r.Prompt, r.System, r.Modalities, r.Speaker, r.Seed, r.MaxTokens = "r1", "one", "", []string{"text"}, "Chelsie", ptr(int64(7)), 3
 				}),
 				say("two"),
@@ -86,10 +88,12 @@ func TestPromptMistakes(t *testing.T) {
 			"every line that is wrong",
 			promptSources{args: []string{"-"}},
 			`{"prompt":"a","speeker":"x"}` + "\n" + `{"prompt":"a","messages":[{"role":"user","content":"b"}]}` + "\nplain\n" + `{"prompt":"a","seed":-1}` +
-				"\n" + `{"prompt":"a","max_tokens":0}` + "\n" + `{"prompt":"a","modalities":["smell"]}` + "\n" + `{"prompt":"a","sampling_params":[{"top_p":2}]}`,
+				"\n" + `{"prompt":"a","max_tokens":0}` + "\n" + `{"prompt":"a","modalities":["smell"]}` + "\n" + `{"prompt":"a","sampling_params":[{"top_p":2}]}` +
+				"\n" + `{"prompt":"a","speech":{"mode":"half"}}`,
 			[]string{
 				`line 1: want one JSON object with a prompt: json: unknown field "speeker"`, "line 2: want either prompt or messages", "line 3: want one JSON",
 				"line 4: seed is -1", "line 5: max_tokens is 0", `line 6: unknown modality "smell"`, "line 7: sampling_params: stage 0: top_p is 2",
+				`line 8: speech: mode is "half", want full or stream`,
 			},
 		},
 		{

@@ -13,6 +13,7 @@ import (
 
 	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/config"
 )
 
 // The groups of serve's own flags.
@@ -56,7 +57,7 @@ OMNI_API_KEY and OMNI_PROFILE_API_KEY.`,
 
 func serveFlags() []cli.Flag {
 	limits := api.DefaultLimits()
-	return append(modelFlags(), []cli.Flag{
+	return append(modelFlags(config.ModeStream), []cli.Flag{
 		&cli.StringFlag{Name: "host", Category: serverGroup, Value: "127.0.0.1", Usage: "`ADDRESS` where to listen (127.0.0.1: this machine alone; 0.0.0.0: everywhere)"},
 		&cli.IntFlag{Name: "port", Category: serverGroup, Value: 8000, Usage: "`N` port to listen on (8000); 0 takes a free one"},
 		&cli.StringSliceFlag{Name: "served-model-name", Category: serverGroup, Usage: "`NAME` what requests call the model; give it again for more names; default: what --model says"},
@@ -93,7 +94,7 @@ func readServeOptions(c *cli.Context, env *environment) (*serveOptions, error) {
 	check := func(err error) { faults = append(faults, err) }
 	o := &serveOptions{}
 	var err error
-	o.pipeline, err = modelOptions(c, env)
+	o.pipeline, err = modelOptions(c, env, config.ModeStream)
 	check(err)
 	o.pipeline.Profiler, _, err = profileOptions(c, env)
 	check(err)

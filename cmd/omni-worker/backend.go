@@ -71,7 +71,7 @@ func (e *engine) Step(sequences []uint64) ([]worker.Result, error) {
 	}
 	results := make([]worker.Result, len(steps))
 	for i, s := range steps {
-		r := worker.Result{Sequence: s.Sequence, Tokens: s.Tokens, Err: coded(s.Err)}
+		r := worker.Result{Sequence: s.Sequence, Tokens: s.Tokens, Err: coded(s.Err), Wanted: s.Wanted}
 		if r.State, err = state(s.State); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,8 @@ struct SequenceResult {
   std::string message;
   std::vector<int64_t> tokens;
   std::vector<NamedTensor> tensors;
+  // When WAITING: steps can do nothing before so many tokens more have come, or the last input. 0: unknown.
+  int64_t tokens_wanted = 0;
 };
 
 // Everything that omni_engine_open was given, decoded and checked.

@@ -39,6 +39,17 @@ bool contains(const std::vector<int64_t>& list, int64_t value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
+// Queries, keys and values [batch, rows, 3, ...] after remembered keys and values [batch, before, 2, ...], which have
+// no queries.
+at::Tensor after_remembered(const at::Tensor& remembered, const at::Tensor& qkv) {
+  const int64_t before = remembered.size(1);
+  at::Tensor all = at::empty({qkv.size(0), before + qkv.size(1), 3, qkv.size(3), qkv.size(4)}, qkv.options());
+  all.narrow(1, 0, before).select(2, 0).zero_();
+  all.narrow(1, 0, before).narrow(2, 1, 2).copy_(remembered);
+  all.narrow(1, before, qkv.size(1)).copy_(qkv);
+  return all;
+}
+
 }  // namespace
 
 DitConfig DitConfig::parse(const Config& config) {
@@ -68,6 +79,18 @@ double DitConfig::work(int64_t frames) const {
   const int64_t inner = heads * head_dim;
   const auto weights = static_cast<double>(layers * hidden_size * (4 * inner + 2 * ff_size));
   return 2 * 2 * static_cast<double>(frames) * weights;  // a multiplication and an addition, for both halves
+}
+
+int64_t DitConfig::reach_back() const {
+  int64_t blocks = 0;
+  for (const BlockWindow& window : windows) blocks += window.back;
+  return blocks;
+}
+
+int64_t DitConfig::reach_ahead() const {
+  int64_t blocks = 0;
+  for (const BlockWindow& window : windows) blocks += window.ahead;
+  return blocks;
 }
 
 Dit::Dit(const DitConfig& config, const WeightPath& path)
@@ -119,7 +142,7 @@ std::pair<at::Tensor, at::Tensor> Dit::encode_voice(const at::Tensor& ref_mel) c
 }
 
 DitCondition Dit::condition(const at::Tensor& codes, const std::pair<at::Tensor, at::Tensor>& voice,
-                            const at::Tensor& speaker, bool guided) const {
+                            const at::Tensor& speaker, bool guided, const DitSpan& span) const {
   const Scope scope(name_ + ".condition");
   // The input projection is linear, so its columns for all but the mel are applied here, once.
   const auto project_code = [this](const at::Tensor& ids) {
@@ -127,7 +150,9 @@ DitCondition Dit::condition(const at::Tensor& codes, const std::pair<at::Tensor,
   };
   const at::Tensor own =
       at::addmm(at::linear(speaker, input_speaker_, input_.bias), voice.first, input_voice_.t());
-  at::Tensor rows = at::repeat_interleave(project_code(codes) + own, config_.repeats, 0).unsqueeze(0);
+  at::Tensor rows = at::repeat_interleave(project_code(codes) + own, config_.repeats, 0);
+  if (span.rows >= 0) rows = rows.narrow(0, span.first % config_.repeats, span.rows);
+  rows = rows.unsqueeze(0);
   if (guided) {
     const at::Tensor none =
         project_code(at::zeros({1}, codes.options())) + at::linear(voice.second, input_voice_, input_.bias);
@@ -136,8 +161,9 @@ DitCondition Dit::condition(const at::Tensor& codes, const std::pair<at::Tensor,
   const auto options = rows.options();
   const at::Tensor exponents = at::arange(0, config_.head_dim, 2, options) / config_.head_dim;
   const at::Tensor frequencies = at::pow(config_.rope_theta, exponents).reciprocal();
-  const at::Tensor angles = at::outer(at::arange(rows.size(1), options), frequencies);
-  return {rows, angles.cos(), angles.sin()};
+  const at::Tensor positions = at::arange(span.first - span.before, span.first + rows.size(1), options);
+  const at::Tensor angles = at::outer(positions, frequencies);
+  return {rows, angles.cos(), angles.sin(), span.before};
 }
 
 std::vector<DitModulation> Dit::modulations(const at::Tensor& points) const {
@@ -170,17 +196,34 @@ std::vector<DitModulation> Dit::modulations(const at::Tensor& points) const {
   return result;
 }
 
-at::Tensor Dit::attention(const Layer& layer, const at::Tensor& x, const DitCondition& condition) const {
-  const at::Tensor qkv =
+at::Tensor Dit::attention(size_t index, const at::Tensor& x, const DitCondition& condition,
+                          DitMemory* memory) const {
+  const Layer& layer = layers_[index];
+  at::Tensor qkv =
       layer.qkv.forward(x).view({condition.rows.size(0), -1, 3, config_.heads, config_.head_dim});
+  const int64_t rows = qkv.size(1);
+  int64_t before = 0;
+  if (memory != nullptr && layer.window.back > 0) {
+    at::Tensor& remembered = memory->layers[index];
+    if (remembered.defined()) {
+      before = remembered.size(1);
+      qkv = after_remembered(remembered, qkv);
+    }
+    const int64_t end = before + memory->keep;
+    const int64_t begin = std::max<int64_t>(end - layer.window.back * layer.window.size, 0);
+    remembered = qkv.narrow(1, begin, end - begin).narrow(2, 1, 2).clone();
+  }
   // Only the first head knows positions: the network was trained so.
+  const at::Tensor cosines = condition.cosines.narrow(0, condition.before - before, before + rows);
+  const at::Tensor sines = condition.sines.narrow(0, condition.before - before, before + rows);
   return layer.out.forward(
-      block_attention(qkv, condition.cosines, condition.sines, layer.window).flatten(0, 1));
+      block_attention(qkv, cosines, sines, layer.window).narrow(1, before, rows).flatten(0, 1));
 }
 
-at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition,
-                        const DitModulation& modulation) const {
+at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition, const DitModulation& modulation,
+                        DitMemory* memory) const {
   const Scope scope(name_);
+  if (memory != nullptr) memory->layers.resize(layers_.size());
   // Both halves are rows of one matrix, [2 * frames, hidden].
   at::Tensor h = (dense(x, input_mel_, {}).unsqueeze(0) + condition.rows).flatten(0, 1);
   // A layer norm follows every addition, so the two are one pass, and the next layer's norm is made by this one.
@@ -189,8 +232,8 @@ at::Tensor Dit::forward(const at::Tensor& x, const DitCondition& condition,
     const Layer& layer = layers_[i];
     const Scope layer_scope(layer.name);
     const DitModulation::Layer& m = modulation.layers[i];
-    normed = gated_add_ada_layer_norm(h, attention(layer, normed, condition), m.gate, m.ff_scale, m.ff_shift,
-                                      kNormEps);
+    normed = gated_add_ada_layer_norm(h, attention(i, normed, condition, memory), m.gate, m.ff_scale,
+                                      m.ff_shift, kNormEps);
     const at::Tensor fed = layer.ff_out.forward(layer.ff_in.forward(normed, DenseActivation::kGeluTanh));
     const bool last = i + 1 == layers_.size();
     const at::Tensor& scale = last ? modulation.last_scale : modulation.layers[i + 1].scale;
@@ -227,12 +270,17 @@ std::shared_ptr<const DitSchedule> DitSchedule::make(const Dit& dit, int64_t num
 }
 
 DitSolver::DitSolver(const Dit& dit, std::shared_ptr<const DitSchedule> schedule, DitCondition condition,
-                     double guidance_scale, at::Tensor noise)
+                     double guidance_scale, at::Tensor noise, DitMemories* memories, int64_t keep)
     : dit_(&dit),
       schedule_(std::move(schedule)),
       condition_(std::move(condition)),
       guidance_scale_(guidance_scale),
-      state_(std::move(noise)) {}
+      memories_(memories),
+      state_(std::move(noise)) {
+  if (memories_ == nullptr) return;
+  memories_->resize(4 * schedule_->steps());
+  for (DitMemory& memory : *memories_) memory.keep = keep;
+}
 
 void DitSolver::advance() {
   const at::Tensor width = schedule_->points[step_ + 1] - schedule_->points[step_];
@@ -243,7 +291,8 @@ void DitSolver::advance() {
   if (stage == 2) at = state_ + width * (slopes_[1] - slopes_[0] * third);
   if (stage == 3) at = state_ + width * (slopes_[0] - slopes_[1] + slopes_[2]);
 
-  const at::Tensor output = dit_->forward(at, condition_, schedule_->modulations[3 * step_ + stage]);
+  DitMemory* memory = memories_ == nullptr ? nullptr : &(*memories_)[4 * step_ + stage];
+  const at::Tensor output = dit_->forward(at, condition_, schedule_->modulations[3 * step_ + stage], memory);
   const at::Tensor slope =
       condition_.guided() ? output[0] + (output[0] - output[1]) * guidance_scale_ : output[0];
   if (stage < 3) {

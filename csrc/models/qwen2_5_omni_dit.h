@@ -37,14 +37,35 @@ struct DitConfig {
   static DitConfig parse(const Config& dit_config);
   // About how many floating-point operations one guided evaluation takes.
   double work(int64_t frames) const;
+  // Frames of a block.
+  int64_t block() const { return windows.front().size; }
+  // Of how many blocks before and after its own a frame is a function, in one evaluation.
+  int64_t reach_back() const;
+  int64_t reach_ahead() const;
 };
 
-// The part of the network's input that stays the same over all evaluations of one request.
+// Which frames of a request a run of the network is about.
+struct DitSpan {
+  int64_t first = 0;   // a multiple of the block
+  int64_t rows = -1;   // -1: all that the codes make
+  int64_t before = 0;  // frames before the first that a memory may hold
+};
+
+// The part of the network's input that stays the same over all evaluations of one span.
 struct DitCondition {
   at::Tensor rows;     // [2 or 1, frames, hidden]: projected code and speaker; then the same without either
-  at::Tensor cosines;  // [frames, head_dim / 2]
+  at::Tensor cosines;  // [before + frames, head_dim / 2]
   at::Tensor sines;
+  int64_t before = 0;
   bool guided() const { return rows.size(0) == 2; }
+};
+
+// What the span that follows will look back at, in one evaluation: by layer, keys and values [batch, rows, 2, heads,
+// head_dim] of the last rows before it. Undefined for layers that do not look back, and before the first frame.
+struct DitMemory {
+  std::vector<at::Tensor> layers;
+  // Rows of this evaluation, from its first on, that come before the span that follows.
+  int64_t keep = 0;
 };
 
 // What the time decides, the same for all requests. Scales contain the 1 that is added to them. Each tensor: [hidden].
@@ -72,17 +93,19 @@ class Dit {
   // What the reference mel says of a voice: two vectors [1, enc_dim], the second for no mel at all (zeros).
   std::pair<at::Tensor, at::Tensor> encode_voice(const at::Tensor& ref_mel) const;
 
-  // codes: int64 [codes], all in [0, num_embeds]. speaker: [1, speaker_dim]. guided: also without code and speaker.
+  // codes: int64 [codes], all in [0, num_embeds], from the span's first frame on. speaker: [1, speaker_dim]. guided: also
+  // without code and speaker.
   DitCondition condition(const at::Tensor& codes, const std::pair<at::Tensor, at::Tensor>& voice,
-                         const at::Tensor& speaker, bool guided) const;
+                         const at::Tensor& speaker, bool guided, const DitSpan& span = {}) const;
 
   // points: float32 [times]. One entry for each.
   std::vector<DitModulation> modulations(const at::Tensor& points) const;
 
   // The velocity at x [frames, mel_dim] and the modulation's time: [2 or 1, frames, mel_dim], the second one without
-  // condition.
-  at::Tensor forward(const at::Tensor& x, const DitCondition& condition,
-                     const DitModulation& modulation) const;
+  // condition. With a memory of the frames before x they are seen as if they were part of it; it is replaced by what
+  // the next span needs.
+  at::Tensor forward(const at::Tensor& x, const DitCondition& condition, const DitModulation& modulation,
+                     DitMemory* memory = nullptr) const;
 
  private:
   struct Layer {
@@ -96,7 +119,8 @@ class Dit {
     DenseLayer ff_out;
   };
 
-  at::Tensor attention(const Layer& layer, const at::Tensor& x, const DitCondition& condition) const;
+  at::Tensor attention(size_t index, const at::Tensor& x, const DitCondition& condition,
+                       DitMemory* memory) const;
 
   DitConfig config_;
   std::string name_;
@@ -131,11 +155,16 @@ struct DitSchedule {
 // The points in time alone, float32 [num_steps].
 at::Tensor schedule_points(int64_t num_steps, std::optional<double> sway_coefficient);
 
-// One request on its way.
+// What the solver of one span leaves to that of the next: a memory for each evaluation.
+using DitMemories = std::vector<DitMemory>;
+
+// One span of a request on its way.
 class DitSolver {
  public:
+  // memories, if there are any, must outlive the solver: 4 * steps, or none yet, before the first span. Of the noise's
+  // rows, `keep` come before the next span.
   DitSolver(const Dit& dit, std::shared_ptr<const DitSchedule> schedule, DitCondition condition,
-            double guidance_scale, at::Tensor noise);
+            double guidance_scale, at::Tensor noise, DitMemories* memories = nullptr, int64_t keep = 0);
 
   // One evaluation of the network, of four per step. Not when done.
   void advance();
@@ -150,6 +179,7 @@ class DitSolver {
   std::shared_ptr<const DitSchedule> schedule_;
   DitCondition condition_;
   double guidance_scale_;
+  DitMemories* memories_;
   at::Tensor state_;
   std::vector<at::Tensor> slopes_;  // of the current step, up to three
   int64_t step_ = 0;

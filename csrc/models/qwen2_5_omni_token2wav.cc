@@ -1,8 +1,9 @@
 // Qwen2.5-Omni's token2wav as an engine: codec codes to speech at 24 kHz, always in float32.
 //
-// A sequence waits for all codes (and for the generator's state, if that comes from the stage before), draws its noise,
-// then goes through the diffusion transformer one Runge-Kutta step per call, then through the vocoder. Sequences are
-// computed one after the other, never together, so that each gets the same bits alone and among others.
+// A sequence waits for codes: for all of them in mode "full" (and for the generator's state, if that comes from the
+// stage before), for those of its next chunk in mode "stream". It draws their noise, goes through the diffusion
+// transformer one Runge-Kutta step per call, then through the vocoder. Sequences are computed one after the other, never
+// together, so that each gets the same bits alone and among others.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -15,8 +16,9 @@
 
 #include "models/engine.h"
 #include "models/qwen2_5_omni_bigvgan.h"
+#include "models/qwen2_5_omni_chunks.h"
 #include "models/qwen2_5_omni_dit.h"
-#include "profiler/scope.h"
+#include "models/qwen2_5_omni_speech.h"
 #include "runtime/rng.h"
 #include "runtime/speakers.h"
 #include "runtime/weights.h"
@@ -28,16 +30,8 @@ namespace {
 
 constexpr const char* kPrefix = "token2wav";
 constexpr int64_t kSampleRate = 24000;
-// Control goes back to the caller after about this many floating-point operations, some tenths of a second. A step of
-// Runge and Kutta that takes more is spread over four calls, one per evaluation of the network...
-constexpr double kWorkPerCall = 1e11;
-// ...and the vocoder makes its samples in pieces, each from its frames and those around them. Pieces are not shorter
-// than this, or the frames around them would cost more than those in them.
-constexpr int64_t kLeastPiece = 256;
 // The times of a schedule are computed together and kept: this bounds their memory.
 constexpr int64_t kMaxNumSteps = 100;
-// Below this guidance the network is not run without its condition at all.
-constexpr double kLeastGuidance = 1e-5;
 
 // The params of admit.
 struct Settings {
@@ -47,14 +41,29 @@ struct Settings {
   int64_t num_steps;
   double guidance_scale;
   std::optional<double> sway_coefficient;
+  bool stream;  // in chunks, while codes come
+  ChunkSizes chunks;
 
   static Settings parse(const nlohmann::json& json);
 };
 
+// A number of codes; bounded, so that frames can be counted.
+std::optional<int64_t> codes_of(const Config& params, const char* key, int64_t least) {
+  constexpr int64_t kMost = 1 << 20;
+  if (!params.has(key)) return std::nullopt;
+  const int64_t value = params.integer(key);
+  if (value < least || value > kMost) {
+    params.fail(std::string(key) + ": expected " + std::to_string(least) + " to " + std::to_string(kMost) +
+                ", found " + std::to_string(value));
+  }
+  return value;
+}
+
 Settings Settings::parse(const nlohmann::json& json) {
   const Config params(&json, "token2wav request");
-  params.reject_unknown(
-      {"speaker", "seed", "rng_from_upstream", "num_steps", "guidance_scale", "sway_coefficient"});
+  params.reject_unknown({"speaker", "seed", "rng_from_upstream", "num_steps", "guidance_scale",
+                         "sway_coefficient", "mode", "initial_codec_chunk_frames", "codec_chunk_frames",
+                         "codec_right_context_frames"});
   Settings s;
   s.speaker = params.string("speaker", "");
   s.rng_from_upstream = params.boolean("rng_from_upstream", false);
@@ -71,23 +80,28 @@ Settings Settings::parse(const nlohmann::json& json) {
   if (!json.contains("sway_coefficient") || params.has("sway_coefficient")) {
     s.sway_coefficient = params.number("sway_coefficient", -1.0);
   }
+  const std::string mode = params.string("mode", "full");
+  if (mode != "full" && mode != "stream")
+    params.fail("mode: expected \"full\" or \"stream\", found \"" + mode + "\"");
+  s.stream = mode == "stream";
+  if (s.stream && s.rng_from_upstream) {
+    params.fail(
+        "mode \"stream\" needs a seed: the stage before hands its generator on only when all codes are "
+        "there");
+  }
+  s.chunks.initial = codes_of(params, "initial_codec_chunk_frames", 1);
+  s.chunks.usual = codes_of(params, "codec_chunk_frames", 1);
+  s.chunks.right_context = codes_of(params, "codec_right_context_frames", 0);
   return s;
 }
 
 struct Sequence {
   Settings settings;
   const Speaker* speaker;
-  std::optional<Rng> rng;
-  std::vector<int64_t> codes;
-  bool last = false;
-  std::unique_ptr<DitSolver> solver;              // from the first step to the last evaluation
-  at::Tensor spectrum;                            // [mel_dim, frames], after that
-  int64_t frames_done = 0;                        // by the vocoder
+  std::unique_ptr<Speech> speech;                 // none when it is over
   omni_sequence_state end = OMNI_SEQUENCE_READY;  // DONE or FAILED when it is over
   omni_code code = OMNI_OK;
   std::string message;
-
-  bool ready() const { return last && (rng.has_value() || codes.empty()); }
 };
 
 class Token2Wav final : public Engine {
@@ -104,11 +118,9 @@ class Token2Wav final : public Engine {
  private:
   Sequence& find(uint64_t sequence);
   void check_speakers() const;
+  nlohmann::json stream_info() const;
   void advance(Sequence& sequence, SequenceResult& result);
-  void start(Sequence& sequence);
-  void denoise(Sequence& sequence);
-  void vocode(Sequence& sequence, SequenceResult& result);
-  at::Tensor checked_codes(const Sequence& sequence) const;
+  ChunkPlan plan_of(const Settings& settings) const;
   const std::pair<at::Tensor, at::Tensor>& voice_of(const Speaker& speaker);
   std::shared_ptr<const DitSchedule> schedule_of(const Settings& settings);
 
@@ -173,6 +185,18 @@ void Token2Wav::load(int64_t& done, int64_t& total) {
   done = prepared_ ? total : std::min(weights_.bytes_done(), total - 1);
 }
 
+// How mode "stream" cuts by default, in codes; null if this network cannot.
+nlohmann::json Token2Wav::stream_info() const {
+  if (!bigvgan_->divisible()) return nullptr;
+  const DitConfig& config = dit_->config();
+  const ChunkPlan plan(config, bigvgan_->context_frames(), {});
+  const auto codes = [&](int64_t frames) { return (frames + config.repeats - 1) / config.repeats; };
+  return {{"initial_codec_chunk_frames", codes(plan.initial())},
+          {"codec_chunk_frames", codes(plan.usual())},
+          {"codec_right_context_frames", codes(plan.right_context())},
+          {"vocoder_context_frames", codes(bigvgan_->context_frames())}};
+}
+
 nlohmann::json Token2Wav::info() const {
   nlohmann::json names = nlohmann::json::array();
   for (const Speaker& speaker : speakers_) names.push_back(speaker.name);
@@ -186,6 +210,7 @@ nlohmann::json Token2Wav::info() const {
           {"default_speaker", default_speaker(speakers_).name},
           {"sample_rate", kSampleRate},
           {"samples_per_code", bigvgan_->samples(dit_->config().repeats)},
+          {"stream", stream_info()},
           {"limits", {{"max_codes", dit_->config().max_frames / dit_->config().repeats}}}};
 }
 
@@ -202,13 +227,27 @@ void Token2Wav::admit(uint64_t id, const nlohmann::json& params) {
   Sequence sequence;
   sequence.settings = Settings::parse(params);
   sequence.speaker = &find_speaker(speakers_, sequence.settings.speaker);
-  if (sequence.settings.seed) sequence.rng.emplace(*sequence.settings.seed);
+  sequence.speech = std::make_unique<Speech>(*dit_, *bigvgan_, plan_of(sequence.settings), config_.device);
+  if (sequence.settings.seed) sequence.speech->set_rng(Rng(*sequence.settings.seed));
   sequences_.emplace(id, std::move(sequence));
+}
+
+ChunkPlan Token2Wav::plan_of(const Settings& settings) const {
+  if (!settings.stream) return ChunkPlan(dit_->config());
+  if (!bigvgan_->divisible()) {
+    throw Error(
+        OMNI_INVALID_ARGUMENT,
+        "mode \"stream\": this vocoder's kernels do not fit its rates, so that its sound cannot be made "
+        "in pieces: use mode \"full\"");
+  }
+  return ChunkPlan(dit_->config(), bigvgan_->context_frames(), settings.chunks);
 }
 
 void Token2Wav::feed(uint64_t id, EngineInput input) {
   Sequence& sequence = find(id);
-  if (sequence.last) {
+  if (!sequence.speech) return;  // it is over
+  Speech& speech = *sequence.speech;
+  if (speech.ended()) {
     throw Error(OMNI_FAILED_PRECONDITION, "sequence " + std::to_string(id) + " had its last input already");
   }
   std::optional<Rng> rng;
@@ -218,15 +257,15 @@ void Token2Wav::feed(uint64_t id, EngineInput input) {
     }
     // A sequence with a seed of its own takes no notice of the generator, which every upstream stage hands on.
     if (!sequence.settings.rng_from_upstream) continue;
-    if (sequence.rng || rng) {
+    if (speech.has_rng() || rng) {
       throw Error(OMNI_INVALID_ARGUMENT, "rng_state: the sequence has its generator already");
     }
     rng.emplace(tensor.tensor);
   }
   // Nothing can fail any more: the sequence takes all of the input or none.
-  sequence.codes.insert(sequence.codes.end(), input.tokens.begin(), input.tokens.end());
-  if (rng) sequence.rng = std::move(rng);
-  sequence.last = input.last;
+  speech.append(input.tokens);
+  if (rng) speech.set_rng(std::move(*rng));
+  if (input.last) speech.end();
 }
 
 std::vector<SequenceResult> Token2Wav::step(const std::vector<uint64_t>& sequences) {
@@ -244,8 +283,7 @@ std::vector<SequenceResult> Token2Wav::step(const std::vector<uint64_t>& sequenc
       sequence.code = static_cast<omni_code>(omni_status_code(status));
       sequence.message = omni_status_message(status, nullptr);
       omni_status_free(status);
-      sequence.solver.reset();
-      sequence.spectrum.reset();
+      sequence.speech.reset();
     }
     if (sequence.end != OMNI_SEQUENCE_READY) {
       result.state = sequence.end;
@@ -264,35 +302,23 @@ void Token2Wav::release(uint64_t id) {
 }
 
 void Token2Wav::advance(Sequence& sequence, SequenceResult& result) {
-  if (!sequence.ready()) {
-    result.state = OMNI_SEQUENCE_WAITING;
-  } else if (sequence.codes.empty()) {
-    sequence.end = OMNI_SEQUENCE_DONE;
-  } else if (sequence.spectrum.defined()) {
-    vocode(sequence, result);
-  } else {
-    if (!sequence.solver) start(sequence);
-    denoise(sequence);
-  }
-}
-
-at::Tensor Token2Wav::checked_codes(const Sequence& sequence) const {
-  const DitConfig& config = dit_->config();
-  const std::vector<int64_t>& codes = sequence.codes;
-  const int64_t frames = static_cast<int64_t>(codes.size()) * config.repeats;
-  if (frames > config.max_frames) {
-    throw Error(OMNI_INVALID_ARGUMENT, std::to_string(codes.size()) + " codes make " +
-                                           std::to_string(frames) + " mel frames, the model takes at most " +
-                                           std::to_string(config.max_frames));
-  }
-  for (size_t i = 0; i < codes.size(); ++i) {
-    if (codes[i] < 0 || codes[i] > config.num_embeds) {
-      throw Error(OMNI_INVALID_ARGUMENT, "code " + std::to_string(codes[i]) + " at position " +
-                                             std::to_string(i) + " is not in the vocoder's range, 0 to " +
-                                             std::to_string(config.num_embeds));
+  Speech& speech = *sequence.speech;
+  if (speech.ready()) {
+    if (!speech.has_style()) {
+      const Speaker& speaker = *sequence.speaker;
+      speech.set_style({schedule_of(sequence.settings), voice_of(speaker), speaker.cond.to(config_.device),
+                        sequence.settings.guidance_scale});
     }
+    at::Tensor audio = speech.advance();
+    if (audio.defined()) result.tensors.push_back({"audio", std::move(audio)});
   }
-  return at::tensor(codes, at::kLong).to(config_.device);
+  if (speech.done()) {
+    sequence.end = OMNI_SEQUENCE_DONE;
+    sequence.speech.reset();
+  } else if (!speech.ready()) {
+    result.state = OMNI_SEQUENCE_WAITING;
+    result.tokens_wanted = speech.codes_wanted();
+  }
 }
 
 const std::pair<at::Tensor, at::Tensor>& Token2Wav::voice_of(const Speaker& speaker) {
@@ -309,48 +335,6 @@ std::shared_ptr<const DitSchedule> Token2Wav::schedule_of(const Settings& settin
     schedule_ = DitSchedule::make(*dit_, settings.num_steps, settings.sway_coefficient);
   }
   return schedule_;
-}
-
-void Token2Wav::start(Sequence& sequence) {
-  const at::Tensor codes = checked_codes(sequence);
-  const Speaker& speaker = *sequence.speaker;
-  DitCondition condition = dit_->condition(codes, voice_of(speaker), speaker.cond.to(config_.device),
-                                           sequence.settings.guidance_scale >= kLeastGuidance);
-  // Drawn on the CPU and in this shape, as the reference does: the values depend on both.
-  const at::Tensor noise =
-      at::randn({1, codes.size(0) * dit_->config().repeats, dit_->config().ecapa.mel_dim},
-                sequence.rng->generator(), at::TensorOptions().dtype(at::kFloat))[0];
-  sequence.solver = std::make_unique<DitSolver>(*dit_, schedule_of(sequence.settings), std::move(condition),
-                                                sequence.settings.guidance_scale, noise.to(config_.device));
-}
-
-void Token2Wav::denoise(Sequence& sequence) {
-  DitSolver& solver = *sequence.solver;
-  if (!solver.done()) {
-    const bool whole_step = 4 * dit_->config().work(solver.state().size(0)) <= kWorkPerCall;
-    do {
-      solver.advance();
-    } while (whole_step && !solver.at_step());
-  }
-  if (solver.done()) {
-    sequence.spectrum = BigVgan::spectrum(solver.state().t().contiguous());
-    sequence.solver.reset();
-  }
-}
-
-void Token2Wav::vocode(Sequence& sequence, SequenceResult& result) {
-  const int64_t frames = sequence.spectrum.size(1);
-  if (bigvgan_->divisible()) {
-    const auto affordable = static_cast<int64_t>(kWorkPerCall / bigvgan_->work(1));
-    const int64_t end = std::min(sequence.frames_done + std::max(affordable, kLeastPiece), frames);
-    result.tensors.push_back(
-        {"audio", bigvgan_->synthesize_piece(sequence.spectrum, sequence.frames_done, end)});
-    sequence.frames_done = end;
-  } else {
-    result.tensors.push_back({"audio", bigvgan_->synthesize(sequence.spectrum)});
-    sequence.frames_done = frames;
-  }
-  if (sequence.frames_done == frames) sequence.end = OMNI_SEQUENCE_DONE;
 }
 
 }  // namespace

@@ -18,7 +18,8 @@ namespace {
 struct FakeSequence {
   int64_t max_tokens = 0;
   int64_t produced = 0;
-  bool wait = false;  // every step reports WAITING until something is fed
+  bool wait = false;   // every step reports WAITING until something is fed
+  int64_t wanted = 0;  // so many tokens, it says then
   // What its steps do: throw ("error", "torch", "std", "unknown"), fail this sequence alone ("sequence"), or put out a
   // tensor of another layout ("transposed") or of a dtype that the C interface lacks ("dtype").
   std::string fault;
@@ -45,10 +46,11 @@ class FakeEngine : public Engine {
 
   void admit(uint64_t sequence, const nlohmann::json& params) override {
     const Config fields(&params, "sequence params");
-    fields.reject_unknown({"max_tokens", "wait", "fault"});
+    fields.reject_unknown({"max_tokens", "wait", "wanted", "fault"});
     FakeSequence admitted;
     admitted.max_tokens = fields.integer("max_tokens", 3);
     admitted.wait = fields.boolean("wait", false);
+    admitted.wanted = fields.integer("wanted", 0);
     admitted.fault = fields.string("fault", "");
     if (admitted.fault == "admit") throw Error(OMNI_RESOURCE_EXHAUSTED, "no room for another sequence");
     sequences_.emplace(sequence, std::move(admitted));
@@ -84,6 +86,7 @@ class FakeEngine : public Engine {
     }
     if (sequence.wait) {
       result.state = OMNI_SEQUENCE_WAITING;
+      result.tokens_wanted = sequence.wanted;
       return result;
     }
     result.tokens = std::exchange(sequence.pending.tokens, {});

@@ -29,6 +29,9 @@ type Stage struct {
 	MaxBatchSize int
 	// Sampling holds the family's defaults overlaid with the file's default_sampling_params.
 	Sampling SamplingParams
+	// Chunks says that the stage can work on chunks of its input; only then Speech may be set.
+	Chunks bool
+	Speech Speech
 	// Profiler is the raw profiler_config, nil if there is none; package profiler decodes it.
 	Profiler map[string]any
 }
@@ -55,6 +58,7 @@ func (c *Config) Clone() *Config {
 		s := &out.Stages[i]
 		s.Inputs = slices.Clone(s.Inputs)
 		s.Sampling = s.Sampling.Merge(SamplingParams{})
+		s.Speech = s.Speech.Merge(Speech{})
 		s.Profiler = cloneMap(s.Profiler)
 	}
 	return &out
@@ -125,6 +129,12 @@ func (s Stage) faults(ids map[int]bool) []error {
 	}
 	if err := s.Sampling.Validate(); err != nil {
 		add("default_sampling_params: %w", err)
+	}
+	if s.Speech != (Speech{}) && !s.Chunks {
+		add("mode and sizes of chunks are set, but the stage does not work on chunks")
+	}
+	if err := s.Speech.Validate(); err != nil {
+		errs = append(errs, unjoin(err)...)
 	}
 	return errs
 }

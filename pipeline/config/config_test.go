@@ -20,8 +20,10 @@ func base() *config.Config {
 			Sampling: config.SamplingParams{TopP: config.Ptr(0.5), TopK: config.Ptr(int64(40))},
 		}
 	}
+	speech := stage(2, "code2wav", "audio", 1)
+	speech.Chunks = true
 	return &config.Config{Source: "built-in", Stages: []config.Stage{
-		stage(0, "thinker", "text"), stage(1, "talker", "", 0), stage(2, "code2wav", "audio", 1),
+		stage(0, "thinker", "text"), stage(1, "talker", "", 0), speech,
 	}}
 }
 
@@ -98,6 +100,36 @@ func TestMissingFileIsNamed(t *testing.T) {
 	_, err := config.Load("testdata/absent.yml", base())
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assert.ErrorContains(t, err, "testdata/absent.yml")
+}
+
+func TestModesOfSpeech(t *testing.T) {
+	c := load(t, "speech.good.yml")
+	assert.Equal(t, config.Speech{
+		Mode: config.ModeStream, InitialChunk: config.Ptr(int64(24)), Chunk: config.Ptr(int64(48)), RightContext: config.Ptr(int64(0)),
+	}, c.Stages[2].Speech)
+	assert.Equal(t, config.Speech{}, c.Stages[0].Speech)
+	notes := strings.Join(c.Notes, "\n")
+	assert.Contains(t, notes, "codec_left_context_frames has no effect here: what lies before a chunk is kept as it was computed, and seen whole")
+	assert.Contains(t, notes, "connectors.near.extra.codec_chunk_frames has no effect here: chunks are set at the stage that makes sound of codes")
+	assert.Equal(t, config.ModeStream, c.WithDefaultMode(config.ModeFull).Stages[2].Speech.Mode, "the file's word stands")
+	assert.Equal(t, config.ModeFull, c.WithMode(config.ModeFull).Stages[2].Speech.Mode)
+
+	b := base()
+	assert.Equal(t, config.ModeStream, b.WithDefaultMode(config.ModeStream).Stages[2].Speech.Mode)
+	assert.Empty(t, b.WithMode(config.ModeStream).Stages[1].Speech.Mode)
+	assert.Equal(t, base(), b)
+	b.Stages[0].Speech.Mode = config.ModeStream
+	require.ErrorContains(t, b.Validate(), "stage 0: mode and sizes of chunks are set, but the stage does not work on chunks")
+}
+
+// A later layer wins setting by setting.
+func TestMergeOfSpeech(t *testing.T) {
+	under := config.Speech{Mode: config.ModeStream, InitialChunk: config.Ptr(int64(1)), Chunk: config.Ptr(int64(2))}
+	got := under.Merge(config.Speech{Chunk: config.Ptr(int64(7)), RightContext: config.Ptr(int64(0))})
+	assert.Equal(t, config.Speech{
+		Mode: config.ModeStream, InitialChunk: config.Ptr(int64(1)), Chunk: config.Ptr(int64(7)), RightContext: config.Ptr(int64(0)),
+	}, got)
+	assert.Equal(t, config.ModeFull, under.Merge(config.Speech{Mode: config.ModeFull}).Mode)
 }
 
 func TestOverridesCopy(t *testing.T) {

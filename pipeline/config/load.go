@@ -48,6 +48,8 @@ type reader struct {
 	out  *Config
 	// dtype is the file's element type for all stages that name none.
 	dtype string
+	// mode is the file's mode for all stages that can work on chunks and name none.
+	mode string
 	// connectors are the names declared under connectors.
 	connectors map[string]bool
 }
@@ -93,13 +95,6 @@ func (r *reader) readRoot(root node) {
 	}
 	if n, ok := byKey["edges"]; ok {
 		r.readEdges(n)
-	}
-}
-
-// readAsyncChunk accepts what this pipeline does anyway.
-func (r *reader) readAsyncChunk(n node) {
-	if on, ok := n.boolean(); ok && on {
-		n.fault("true is not supported: rows stream from stage to stage always, but code2wav begins when its codes are complete")
 	}
 }
 
@@ -172,6 +167,7 @@ func readConnector(n node) {
 				if x.key == "shm_threshold_bytes" {
 					x.value.note("the threshold for shared memory is built in")
 				}
+				noteChunkKeys(x)
 			}
 		default:
 			e.value.fault("%w", unknownKey(e.key, []string{"name", "extra"}))

@@ -43,7 +43,12 @@ var stageKeys = []struct {
 	{[]string{"output_connectors"}, (*stageReader).readOutputConnectors},
 	{[]string{"num_replicas"}, (*stageReader).readReplicas},
 	{[]string{"process"}, (*stageReader).readProcess},
-	{[]string{"async_chunk"}, func(s *stageReader, n node, _ string) { s.r.readAsyncChunk(n) }},
+	{[]string{"async_chunk"}, (*stageReader).readAsyncChunk},
+	{[]string{"mode"}, (*stageReader).readSpeech},
+	{[]string{"initial_codec_chunk_frames"}, (*stageReader).readSpeech},
+	{[]string{"codec_chunk_frames"}, (*stageReader).readSpeech},
+	{[]string{"codec_right_context_frames"}, (*stageReader).readSpeech},
+	{[]string{"codec_left_context_frames"}, (*stageReader).readLeftContext},
 }
 
 func (r *reader) readStages(n node) {
@@ -60,6 +65,9 @@ func (r *reader) readStages(n node) {
 		taken[s.stage.ID] = true
 		if r.dtype != "" {
 			s.stage.DType = r.dtype
+		}
+		if s.stage.Chunks && r.mode != "" {
+			s.stage.Speech.Mode = r.mode
 		}
 		s.readKeys(element, "stage_id", "runtime", "engine_args")
 		r.out.Stages = append(r.out.Stages, s.stage)

@@ -45,6 +45,7 @@ type Stage struct {
 	Kind   Kind
 	Inputs []int  // stages that feed it
 	Final  string // Text, Audio, or "" for a stage whose output nobody but the next stage sees
+	Chunks bool   // its engine has the modes full and stream
 }
 
 // Edge says what stage From hands to stage To.
@@ -96,6 +97,8 @@ type Request struct {
 	Stops bool
 	// Sampling overlays each stage's defaults, by position; shorter lists leave the later stages as they are.
 	Sampling []config.SamplingParams
+	// Speech overlays how the stages that can work on chunks do so.
+	Speech config.Speech
 }
 
 // StageInfo is what an engine says about itself once it is open. Numbers that do not apply are zero.
@@ -113,6 +116,8 @@ type StageInfo struct {
 	DefaultSpeaker string   `json:"default_speaker"`
 	SampleRate     int      `json:"sample_rate"`
 	SamplesPerCode int      `json:"samples_per_code"`
+	// Stream holds the engine's own sizes of chunks, by their names in stage configs; nil if it has no mode stream.
+	Stream map[string]int64 `json:"stream,omitempty"`
 }
 
 // Prepared is a request ready to be routed.
@@ -121,6 +126,7 @@ type Prepared struct {
 	PromptTokenIDs []int64
 	Stages         []int                   // the stages it needs, ascending
 	Params         map[int]json.RawMessage // what each needed stage's engine is admitted with
+	Full           map[int]bool            // the needed stages that begin when their input is complete
 	Finals         map[int]string          // of the needed stages, those whose output the caller asked for: Text or Audio
 	Speaker        string                  // the speaker that will be heard, empty without audio
 }
@@ -167,7 +173,7 @@ func (f *Family) DefaultConfig() *config.Config {
 		c.Stages = append(c.Stages, config.Stage{
 			ID: s.ID, Name: s.Name, Inputs: slices.Clone(s.Inputs), FinalOutput: s.Final,
 			Device: config.Auto, DType: "auto", MaxBatchSize: 16,
-			Sampling: f.Sampling[i].Merge(config.SamplingParams{}),
+			Sampling: f.Sampling[i].Merge(config.SamplingParams{}), Chunks: s.Chunks,
 		})
 	}
 	return c

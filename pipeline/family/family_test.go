@@ -199,6 +199,44 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// In mode stream code2wav cannot wait for the generator that the talker hands on at its end: the request's seed starts one
+// of its own.
+func TestSpeechInChunks(t *testing.T) {
+	folder, err := checkpoint.Open(write(t, omniConfig), noEnv)
+	require.NoError(t, err)
+	f, err := family.Lookup(folder)
+	require.NoError(t, err)
+	c := f.DefaultConfig().WithMode(config.ModeStream)
+	c.Stages[2].Speech.Chunk = config.Ptr(int64(48))
+	m, err := f.Open(folder, c)
+	require.NoError(t, err)
+	seed := config.Ptr(int64(7))
+	prepare := func(r family.Request) *family.Prepared {
+		r.Prompt = "Hi"
+		p, err := m.Prepare(r, infos(1700, "Chelsie"))
+		require.NoError(t, err)
+		return p
+	}
+	p := prepare(family.Request{Seed: seed, Speech: config.Speech{InitialChunk: config.Ptr(int64(12)), RightContext: config.Ptr(int64(0))}})
+	assert.Equal(t, map[string]any{
+		"mode": "stream", "seed": 7.0, "speaker": "Chelsie",
+		"initial_codec_chunk_frames": 12.0, "codec_chunk_frames": 48.0, "codec_right_context_frames": 0.0,
+	}, object(t, p, 2))
+	assert.False(t, p.Full[2])
+	assert.Equal(t, true, object(t, p, 1)["rng_from_upstream"], "the talker draws as the reference does")
+
+	p = prepare(family.Request{Seed: seed, Sampling: []config.SamplingParams{{}, {}, {Seed: config.Ptr(int64(9))}}})
+	assert.InDelta(t, 9, object(t, p, 2)["seed"], 0, "a seed of the stage's own stays")
+
+	p = prepare(family.Request{Seed: seed, Speech: config.Speech{Mode: config.ModeFull}})
+	assert.Equal(t, map[string]any{"rng_from_upstream": true, "speaker": "Chelsie"}, object(t, p, 2))
+	assert.True(t, p.Full[2])
+
+	p, err = omni(t).Prepare(family.Request{Prompt: "Hi"}, infos(1700, "Chelsie"))
+	require.NoError(t, err)
+	assert.True(t, p.Full[2], "by default the reference's")
+}
+
 func TestSamplingIsLaidOverTheDefaults(t *testing.T) {
 	m := omni(t)
 	p, err := m.Prepare(family.Request{
@@ -301,6 +339,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown speaker of a text request", hi(func(r *family.Request) { r.Speaker, r.Modalities = "Bob", []string{"text"} }), usual, `unknown speaker "Bob"`},
 		{"too many parameters", hi(func(r *family.Request) { r.Sampling = make([]config.SamplingParams, 4) }), usual, "sampling parameters for 4 stages, but the pipeline has 3"},
 		{"bad parameters", hi(func(r *family.Request) { r.Sampling = []config.SamplingParams{{}, {TopP: config.Ptr(2.0)}} }), usual, "sampling parameters of stage 1: top_p is 2"},
+		{"unknown mode", hi(func(r *family.Request) { r.Speech.Mode = "half" }), usual, `mode is "half", want full or stream`},
 		{"negative limit", hi(func(r *family.Request) { r.MaxTokens = -1 }), usual, "max_tokens is -1"},
 		{"negative seed", hi(func(r *family.Request) { r.Seed = config.Ptr(int64(-1)) }), usual, "seed is -1, want 0 or more"},
 		{"too long", hi(func(*family.Request) {}), map[int]family.StageInfo{0: {MaxPositions: 3}, 1: usual[1], 2: usual[2]}, "tokens, the thinker takes at most 3"},

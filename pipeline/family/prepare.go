@@ -114,6 +114,40 @@ func (s seedPlan) params() map[string]any {
 	return map[string]any{"seed": s.seed}
 }
 
+// alone is the plan of a stage that cannot wait for the generator of the stage before: the request's seed starts one of
+// its own.
+func (s seedPlan) alone(req Request) seedPlan {
+	if s.upstream {
+		return seedPlan{seed: *req.Seed}
+	}
+	return s
+}
+
+// mergeSpeech lays the request's wishes over the configuration of the stage that makes sound. The mode is always set.
+func mergeSpeech(cfg *config.Config, req Request, stage int) (config.Speech, error) {
+	if err := req.Speech.Validate(); err != nil {
+		return config.Speech{}, err
+	}
+	configured, _ := cfg.Stage(stage) // without the stage nothing is made of the result
+	return config.Speech{Mode: config.ModeFull}.Merge(configured.Speech).Merge(req.Speech), nil
+}
+
+// streamParams are what an engine in mode stream is admitted with, but for what a family adds.
+func streamParams(speech config.Speech, seed seedPlan) map[string]any {
+	params := seed.params()
+	params["mode"] = speech.Mode
+	for name, size := range map[string]*int64{
+		"initial_codec_chunk_frames": speech.InitialChunk,
+		"codec_chunk_frames":         speech.Chunk,
+		"codec_right_context_frames": speech.RightContext,
+	} {
+		if size != nil {
+			params[name] = *size
+		}
+	}
+	return params
+}
+
 // planSeeds gives each stage its generator. A seed in the request's own parameters of a stage is that stage's. Else
 // the request's seed starts one generator for all stages, as in the reference, or one in each if none can be handed on. Else the configured seed of the stage,
 // or a random one.

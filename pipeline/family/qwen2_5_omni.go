@@ -39,7 +39,7 @@ var qwen25Omni = Family{
 	Stages: []Stage{
 		{ID: qwen25Thinker, Name: "thinker", Model: "qwen2_5_omni.thinker", Kind: Autoregressive, Final: Text},
 		{ID: qwen25Talker, Name: "talker", Model: "qwen2_5_omni.talker", Kind: Autoregressive, Inputs: []int{qwen25Thinker}},
-		{ID: qwen25Code2Wav, Name: "code2wav", Model: "qwen2_5_omni.token2wav", Kind: Generation, Inputs: []int{qwen25Talker}, Final: Audio},
+		{ID: qwen25Code2Wav, Name: "code2wav", Model: "qwen2_5_omni.token2wav", Kind: Generation, Inputs: []int{qwen25Talker}, Final: Audio, Chunks: true},
 	},
 	Edges: []Edge{
 		{From: qwen25Thinker, To: qwen25Talker, Tensors: []string{"prompt_rows", "reply_rows", "rng_state"}},
@@ -158,7 +158,14 @@ func (m *qwen25Model) Prepare(req Request, infos map[int]StageInfo) (*Prepared, 
 	if err != nil {
 		return nil, err
 	}
-	p := &Prepared{Finals: finals, Stages: m.family.needed(finals), Params: map[int]json.RawMessage{}}
+	speech, err := mergeSpeech(m.config, req, qwen25Code2Wav)
+	if err != nil {
+		return nil, err
+	}
+	p := &Prepared{
+		Finals: finals, Stages: m.family.needed(finals), Params: map[int]json.RawMessage{},
+		Full: map[int]bool{qwen25Code2Wav: speech.Mode == config.ModeFull},
+	}
 	if err := m.tokenize(p, messages, infos[qwen25Thinker]); err != nil {
 		return nil, err
 	}
@@ -182,6 +189,9 @@ func (m *qwen25Model) Prepare(req Request, infos map[int]StageInfo) (*Prepared, 
 			params["speaker"] = p.Speaker
 			params["sampling"] = engineSampling(limitCodes(sampling[id], req.MaxAudio, infos[qwen25Code2Wav]), nil)
 		case qwen25Code2Wav:
+			if speech.Mode == config.ModeStream {
+				params = streamParams(speech, seeds[id].alone(req))
+			}
 			params["speaker"] = p.Speaker
 		}
 		if p.Params[id], err = json.Marshal(params); err != nil {

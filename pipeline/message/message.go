@@ -82,7 +82,6 @@ type Open struct {
 	Threads  int             `json:"threads"`
 	MaxBatch int             `json:"max_batch"` // sequences of one step
 	Prefill  int             `json:"prefill"`   // prompt tokens that one step may take in; a longer prompt goes alone
-	Full     bool            `json:"full"`      // sequences are stepped only once their input is complete
 	Engine   json.RawMessage `json:"engine"`    // config of omni_engine_open
 	// Ring is the configuration of the worker's flight recorder, which records from Ready on; nil for none.
 	Ring *profiler.Config `json:"ring,omitempty"`
@@ -113,6 +112,7 @@ type Admit struct {
 	Cost     int             `json:"cost"`   // prompt tokens, a hint for the scheduler; 0 if the engine has no prefill
 	Window   int             `json:"window"` // outputs that may be under way without a Credit; 0: any number
 	Last     bool            `json:"last"`   // no Feed follows
+	Full     bool            `json:"full"`   // it is stepped only once its input is complete
 	SentNS   int64           `json:"sent_ns"`
 }
 

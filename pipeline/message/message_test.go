@@ -14,11 +14,11 @@ import (
 func every() []Message {
 	return []Message{
 		&Hello{Protocol: Protocol, ABI: 1, Build: "omni-worker dev", PID: 7},
-		&Open{Stage: 1, Name: "talker", Worker: "stage-1", Rank: 1, World: 3, Threads: 2, MaxBatch: 4, Prefill: 512, Full: true, Engine: json.RawMessage(`{"model":"x"}`)},
+		&Open{Stage: 1, Name: "talker", Worker: "stage-1", Rank: 1, World: 3, Threads: 2, MaxBatch: 4, Prefill: 512, Engine: json.RawMessage(`{"model":"x"}`)},
 		&Progress{Done: 1, Total: 2},
 		&Ready{Info: json.RawMessage(`{"dtype":"float32"}`), RSS: 5},
 		&Fault{Error: Error{Code: NotFound, Message: "no such file"}},
-		&Admit{Sequence: 1, Request: "r", Params: json.RawMessage(`{}`), Cost: 3, Window: 8, Last: true, SentNS: 9},
+		&Admit{Sequence: 1, Request: "r", Params: json.RawMessage(`{}`), Cost: 3, Window: 8, Last: true, Full: true, SentNS: 9},
 		&Feed{Sequence: 1, Tokens: []int64{1, -2}, Last: true, SentNS: 3, Tensors: []Tensor{
 			{Name: "rows", DType: "bfloat16", Shape: []int64{2, 1}, Data: []byte{1, 2, 3, 4}},
 			{Name: "none", DType: "float32", Shape: []int64{0, 8}, Data: []byte{}},

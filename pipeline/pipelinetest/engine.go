@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/pipeline/worker"
 )
@@ -17,6 +18,9 @@ const (
 	Talker   = "qwen2_5_omni.talker"
 	Code2Wav = "qwen2_5_omni.token2wav"
 )
+
+// ChunkCodes is the size of code2wav's chunks in mode stream.
+const ChunkCodes = 3
 
 const (
 	rowSize        = 4  // values of a row
@@ -45,7 +49,8 @@ type sequence struct {
 	prompted bool      // its prompt rows have come
 	replies  []float32 // first value of each reply row not yet used
 	// code2wav
-	codes []int64
+	codes  []int64
+	stream bool // give audio of every chunk of codes
 
 	last bool
 }
@@ -82,6 +87,7 @@ func (e *engine) Admit(id uint64, params json.RawMessage) error {
 	var p struct {
 		Prompt   []int64 `json:"prompt_token_ids"`
 		Rows     bool    `json:"emit_rows"`
+		Mode     string  `json:"mode"`
 		Sampling struct {
 			MaxTokens int `json:"max_tokens"`
 		} `json:"sampling"`
@@ -92,7 +98,7 @@ func (e *engine) Admit(id uint64, params json.RawMessage) error {
 	if e.sequences[id] != nil {
 		return message.Errorf(message.InvalidArgument, "sequence %d runs already", id)
 	}
-	e.sequences[id] = &sequence{prompt: p.Prompt, limit: p.Sampling.MaxTokens, rows: p.Rows}
+	e.sequences[id] = &sequence{prompt: p.Prompt, limit: p.Sampling.MaxTokens, rows: p.Rows, stream: p.Mode == config.ModeStream}
 	return nil
 }
 
@@ -188,8 +194,11 @@ func (s *sequence) talk() worker.Result {
 	return r
 }
 
-// sound takes some steps, then gives the audio in two pieces.
+// sound takes some steps, then gives the audio in two pieces; or it gives the audio of chunks as they come.
 func (s *sequence) sound() worker.Result {
+	if s.stream {
+		return s.soundOfChunk()
+	}
 	if !s.last {
 		return worker.Result{State: message.StateWaiting}
 	}
@@ -206,6 +215,27 @@ func (s *sequence) sound() worker.Result {
 		half = 0
 	}
 	return worker.Result{State: message.StateDone, Tensors: []message.Tensor{audio(s.codes[half:])}}
+}
+
+// soundOfChunk gives the audio of the next ChunkCodes codes, or of the rest.
+func (s *sequence) soundOfChunk() worker.Result {
+	s.written++
+	n := min(len(s.codes), ChunkCodes)
+	switch {
+	case n < ChunkCodes && !s.last:
+		return worker.Result{State: message.StateWaiting, Wanted: int64(ChunkCodes - n)}
+	case n == 0:
+		return worker.Result{State: message.StateDone}
+	}
+	r := worker.Result{State: message.StateReady, Tensors: []message.Tensor{audio(s.codes[:n])}}
+	s.codes = s.codes[n:]
+	switch {
+	case s.last && len(s.codes) == 0:
+		r.State = message.StateDone
+	case len(s.codes) < ChunkCodes && !s.last:
+		r.State, r.Wanted = message.StateWaiting, int64(ChunkCodes-len(s.codes))
+	}
+	return r
 }
 
 // Release implements worker.Engine.

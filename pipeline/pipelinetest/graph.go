@@ -57,12 +57,13 @@ func Graph() *pipeline.Graph {
 	stages := []family.Stage{
 		{ID: StageThinker, Name: "thinker", Model: Thinker, Kind: family.Autoregressive, Final: family.Text},
 		{ID: StageTalker, Name: "talker", Model: Talker, Kind: family.Autoregressive, Inputs: []int{StageThinker}},
-		{ID: StageCode2Wav, Name: "code2wav", Model: Code2Wav, Kind: family.Generation, Inputs: []int{StageTalker}, Final: family.Audio},
+		{ID: StageCode2Wav, Name: "code2wav", Model: Code2Wav, Kind: family.Generation, Inputs: []int{StageTalker}, Final: family.Audio, Chunks: true},
 	}
 	deployed := &config.Config{Source: "test"}
 	for _, s := range stages {
 		deployed.Stages = append(deployed.Stages, config.Stage{
 			ID: s.ID, Name: s.Name, Inputs: s.Inputs, FinalOutput: s.Final, Device: "cpu", DType: "auto", Threads: 1, MaxBatchSize: 4,
+			Chunks: s.Chunks,
 		})
 	}
 	return &pipeline.Graph{
@@ -116,7 +117,9 @@ func (model) Prepare(req family.Request, _ map[int]family.StageInfo) (*family.Pr
 		p.Stages = []int{StageThinker, StageTalker, StageCode2Wav}
 		p.Finals[StageCode2Wav] = family.Audio
 	}
+	p.Full = map[int]bool{StageCode2Wav: req.Speech.Mode != config.ModeStream}
 	text, err := json.Marshal(map[string]any{
+		"mode":             req.Speech.Mode,
 		"prompt_token_ids": p.PromptTokenIDs, "emit_rows": speaks, "sampling": map[string]int{"max_tokens": limit},
 	})
 	for _, id := range p.Stages {

@@ -46,4 +46,7 @@ type Result struct {
 	Err      error // if and only if the state is StateFailed
 	Tokens   []int64
 	Tensors  []message.Tensor
+	// Wanted is how many more tokens a sequence that waits must be fed before steps can do anything, unless its input
+	// ends; 0 if any input may do.
+	Wanted int64
 }

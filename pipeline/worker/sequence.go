@@ -19,10 +19,12 @@ const (
 // sequence is a sequence of the engine, as the loop sees it.
 type sequence struct {
 	id      uint64
-	cost    int  // prompt tokens
-	started bool // its prompt has been taken in
-	fed     bool // its input is complete
-	credits int  // outputs that it may still send; meaningless without a window
+	cost    int   // prompt tokens
+	started bool  // its prompt has been taken in
+	fed     bool  // its input is complete
+	full    bool  // it waits for all of its input
+	wanted  int64 // tokens that it lacks for its next step
+	credits int   // outputs that it may still send; meaningless without a window
 	window  int
 	ledger  message.Ledger
 
@@ -60,6 +62,9 @@ func (s *sequence) resume() phase {
 	}
 	return queued
 }
+
+// fedEnough reports whether a step can do anything with the input so far.
+func (s *sequence) fedEnough() bool { return s.fed || !s.full && s.wanted <= 0 }
 
 // input books the moment at which input has come.
 func (s *sequence) input(at time.Time) {

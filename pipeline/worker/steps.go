@@ -62,7 +62,7 @@ func (l *loop) admit(ctx context.Context, m *message.Admit, at time.Time) error 
 		return message.Errorf(message.InvalidArgument, "admit of sequence %d after %d: numbers must rise", m.Sequence, l.newest)
 	}
 	l.newest = m.Sequence
-	s := &sequence{id: m.Sequence, cost: m.Cost, fed: m.Last, window: m.Window, credits: m.Window, phase: waiting, since: at}
+	s := &sequence{id: m.Sequence, cost: m.Cost, fed: m.Last, full: m.Full, window: m.Window, credits: m.Window, phase: waiting, since: at}
 	s.ledger.ReceivedNS = at.UnixNano()
 	if m.Last {
 		s.phase = queued
@@ -101,7 +101,8 @@ func (l *loop) feed(ctx context.Context, m *message.Feed, at time.Time) error {
 		return l.fail(ctx, s, fmt.Errorf("input: %w", err))
 	}
 	s.fed = m.Last
-	if s.phase == waiting && (s.fed || !l.open.Full) {
+	s.wanted -= int64(len(m.Tokens))
+	if s.phase == waiting && s.fedEnough() {
 		s.enter(s.resume(), at)
 	}
 	return nil
@@ -196,6 +197,7 @@ func (l *loop) result(ctx context.Context, s *sequence, r *Result, now time.Time
 		s.enter(s.resume(), now)
 		return nil
 	}
+	s.wanted = r.Wanted
 	if s.fed {
 		return l.fail(ctx, s, message.Errorf(message.FailedPrecondition, "the engine waits for input, but the input is complete"))
 	}

@@ -231,8 +231,8 @@ func TestErrorsOfASequenceConcernItAlone(t *testing.T) {
 }
 
 func TestFullModeWaitsForTheLastInput(t *testing.T) {
-	p := open(t, pipelinetest.Code2Wav, pipelinetest.Script{}, func(m *message.Open) { m.Full = true })
-	p.send(&message.Admit{Sequence: 1, Params: json.RawMessage(`{}`)})
+	p := open(t, pipelinetest.Code2Wav, pipelinetest.Script{}, nil)
+	p.send(&message.Admit{Sequence: 1, Params: json.RawMessage(`{}`), Full: true})
 	p.send(&message.Feed{Sequence: 1, Tokens: []int64{1, 2}})
 	p.send(&message.Feed{Sequence: 1, Tokens: []int64{3}})
 	p.send(&message.ProfileStatus{ID: 2})
@@ -248,6 +248,42 @@ func TestFullModeWaitsForTheLastInput(t *testing.T) {
 	}
 	if o = recv[*message.Output](p); o.State != message.StateDone || o.Ledger.BytesIn == 0 || o.Ledger.WaitNS == 0 {
 		t.Errorf("got %+v", o)
+	}
+}
+
+// A sequence that says how many tokens it wants is not stepped for fewer: a profile has no steps in which nothing happens.
+func TestStreamIsSteppedWhenItHasWhatItWants(t *testing.T) {
+	p := open(t, pipelinetest.Code2Wav, pipelinetest.Script{}, nil)
+	codes := []int64{1, 2, 3, 4, 5, 6, 7, 8}
+	steps := func() int64 {
+		t.Helper()
+		p.send(&message.ProfileStatus{ID: 2}) // has been answered when what was sent before has come
+		recv[*message.ProfileReply](p)
+		p.send(&message.Ping{ID: 1})
+		return recv[*message.Pong](p).Steps
+	}
+	p.send(&message.Admit{Sequence: 1, Params: json.RawMessage(`{"mode":"stream"}`)})
+	for i, c := range codes[:pipelinetest.ChunkCodes] {
+		p.send(&message.Feed{Sequence: 1, Tokens: []int64{c}})
+		if i < pipelinetest.ChunkCodes-1 && steps() > 1 {
+			t.Errorf("a step for code %d, which does not complete a chunk", i)
+		}
+	}
+	first := recv[*message.Output](p)
+	if first.State != message.StateWaiting || len(first.Tensors) != 1 {
+		t.Fatalf("got %+v, want audio of a chunk before the codes have ended", first)
+	}
+	for _, c := range codes[pipelinetest.ChunkCodes:] {
+		p.send(&message.Feed{Sequence: 1, Tokens: []int64{c}})
+	}
+	second := recv[*message.Output](p)
+	p.send(&message.Feed{Sequence: 1, Last: true})
+	last := recv[*message.Output](p)
+	if len(second.Tensors) != 1 || last.State != message.StateDone || len(last.Tensors) != 1 {
+		t.Errorf("got %+v and %+v", second, last)
+	}
+	if last.Ledger.Steps > 4 {
+		t.Errorf("%d steps for three chunks", last.Ledger.Steps)
 	}
 }
 
