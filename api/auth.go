@@ -21,11 +21,8 @@ const (
 
 // authorize wraps the handler of a route that needs a key. A key that is not configured is not asked for.
 func (s *Server) authorize(r route) echo.HandlerFunc {
-	want := s.cfg.APIKey
-	if r.key == keyProfile && s.cfg.ProfileKey != "" {
-		want = s.cfg.ProfileKey
-	}
-	if r.key == keyNone || want == "" {
+	want := s.wantedKey(r)
+	if want == "" {
 		return r.handler
 	}
 	challenge := `Bearer realm="omni"`
@@ -49,6 +46,17 @@ func (s *Server) authorize(r route) echo.HandlerFunc {
 		}
 		return fail(codeUnauthorized, "the key is not the right one")
 	}
+}
+
+// wantedKey is the key that a route needs, empty for none.
+func (s *Server) wantedKey(r route) string {
+	switch {
+	case r.key == keyNone:
+		return ""
+	case r.key == keyProfile && s.cfg.ProfileKey != "":
+		return s.cfg.ProfileKey
+	}
+	return s.cfg.APIKey
 }
 
 // presented is the key that a request comes with: as a bearer token, or as a password by which browsers send it.

@@ -16,34 +16,34 @@ import (
 // chatRequest is the body of POST /v1/chat/completions.
 type chatRequest struct {
 	Model               string        `json:"model"`
-	Messages            []chatMessage `json:"messages"`
+	Messages            []chatMessage `json:"messages" schema:"required;minItems=1"`
 	Audio               *chatAudio    `json:"audio"`
 	Stream              *bool         `json:"stream"`
 	StreamOptions       *chatStream   `json:"stream_options"`
-	Temperature         *float64      `json:"temperature"`
-	TopP                *float64      `json:"top_p"`
-	MaxTokens           *int64        `json:"max_tokens"`
-	MaxCompletionTokens *int64        `json:"max_completion_tokens"`
-	Seed                *int64        `json:"seed"`
+	Temperature         *float64      `json:"temperature" schema:"min=0"`
+	TopP                *float64      `json:"top_p" schema:"above=0;max=1"`
+	MaxTokens           *int64        `json:"max_tokens" schema:"min=1;max=@tokens"`
+	MaxCompletionTokens *int64        `json:"max_completion_tokens" schema:"min=1;max=@tokens"`
+	Seed                *int64        `json:"seed" schema:"min=0"`
 	Stop                stopStrings   `json:"stop"`
 
 	extensions `json:",inline"`
 	ExtraBody  *extensions `json:"extra_body"`
 
 	// These change what is made, in ways that this server does not know: only values that change nothing are taken.
-	N                jsontext.Value `json:"n"`
-	Logprobs         jsontext.Value `json:"logprobs"`
-	TopLogprobs      jsontext.Value `json:"top_logprobs"`
-	LogitBias        jsontext.Value `json:"logit_bias"`
-	FrequencyPenalty jsontext.Value `json:"frequency_penalty"`
-	PresencePenalty  jsontext.Value `json:"presence_penalty"`
-	ResponseFormat   jsontext.Value `json:"response_format"`
-	Tools            jsontext.Value `json:"tools"`
-	ToolChoice       jsontext.Value `json:"tool_choice"`
-	Functions        jsontext.Value `json:"functions"`
-	FunctionCall     jsontext.Value `json:"function_call"`
-	Prediction       jsontext.Value `json:"prediction"`
-	WebSearchOptions jsontext.Value `json:"web_search_options"`
+	N                jsontext.Value `json:"n" schema:"enum=1"`
+	Logprobs         jsontext.Value `json:"logprobs" schema:"enum=false"`
+	TopLogprobs      jsontext.Value `json:"top_logprobs" schema:"enum=0"`
+	LogitBias        jsontext.Value `json:"logit_bias" schema:"enum={}"`
+	FrequencyPenalty jsontext.Value `json:"frequency_penalty" schema:"enum=0"`
+	PresencePenalty  jsontext.Value `json:"presence_penalty" schema:"enum=0"`
+	ResponseFormat   jsontext.Value `json:"response_format" schema:"enum={\"type\":\"text\"}"`
+	Tools            jsontext.Value `json:"tools" schema:"enum=[]"`
+	ToolChoice       jsontext.Value `json:"tool_choice" schema:"enum=\"none\",\"auto\""`
+	Functions        jsontext.Value `json:"functions" schema:"enum=[]"`
+	FunctionCall     jsontext.Value `json:"function_call" schema:"enum=\"none\",\"auto\""`
+	Prediction       jsontext.Value `json:"prediction" schema:"enum="`
+	WebSearchOptions jsontext.Value `json:"web_search_options" schema:"enum="`
 
 	// These are for OpenAI's own service and change nothing here.
 	User                 jsontext.Value `json:"user"`
@@ -61,7 +61,7 @@ type chatRequest struct {
 // chatAudio says how the speech of an answer shall be.
 type chatAudio struct {
 	Voice  voice  `json:"voice"`
-	Format string `json:"format"`
+	Format string `json:"format" schema:"enum=\"wav\",\"pcm\",\"pcm16\",\"flac\",\"mp3\",\"opus\",\"aac\""`
 }
 
 // chatStream are the options of a streamed answer.

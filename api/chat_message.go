@@ -14,14 +14,14 @@ import (
 // chatMessage is one turn of a conversation. What stands beside role, content and audio is what clients send back of earlier
 // answers.
 type chatMessage struct {
-	Role         string            `json:"role"`
+	Role         string            `json:"role" schema:"required;enum=\"system\",\"developer\",\"user\",\"assistant\""`
 	Content      content           `json:"content"`
 	Name         string            `json:"name"`
 	Audio        *chatMessageAudio `json:"audio"`
 	Refusal      *string           `json:"refusal"`
 	Annotations  jsontext.Value    `json:"annotations"`
-	ToolCalls    jsontext.Value    `json:"tool_calls"`
-	FunctionCall jsontext.Value    `json:"function_call"`
+	ToolCalls    jsontext.Value    `json:"tool_calls" schema:"enum=[]"`
+	FunctionCall jsontext.Value    `json:"function_call" schema:"enum="`
 }
 
 // chatMessageAudio is the speech of an earlier answer. Its words count, not its sound.
@@ -47,6 +47,15 @@ func (c *content) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		return json.UnmarshalDecode(decoder, &c.parts)
 	}
 	return invalid("", "want a string or a list of parts")
+}
+
+// schema implements describer.
+func (content) schema(s *schemas) object {
+	part := object{
+		"type": "object", "required": []string{"type", "text"}, "additionalProperties": false,
+		"properties": object{"type": object{"type": "string", "enum": []any{"text"}}, "text": object{"type": "string"}},
+	}
+	return object{"oneOf": []object{{"type": "string", "maxLength": s.limits["characters"]}, {"type": "array", "items": part}}}
 }
 
 // contentPart is one part of a content. The fields of the kinds that are not supported are listed so that the answer can say so.

@@ -14,13 +14,13 @@ import (
 
 // extensions are the fields beside OpenAI's. They may stand in a request itself, where its SDK puts them, and in its extra_body.
 type extensions struct {
-	Modalities         *[]string       `json:"modalities"`
-	TopK               *int64          `json:"top_k"`
-	MinTokens          *int64          `json:"min_tokens"`
-	RepetitionPenalty  *float64        `json:"repetition_penalty"`
-	StopTokenIDs       []int64         `json:"stop_token_ids"`
-	SamplingParamsList []stageSampling `json:"sampling_params_list"`
-	ReturnStageMetrics *bool           `json:"return_stage_metrics"`
+	Modalities         *[]string        `json:"modalities" schema:"minItems=1"`
+	TopK               *int64           `json:"top_k" schema:"min=-1"`
+	MinTokens          *int64           `json:"min_tokens" schema:"min=0"`
+	RepetitionPenalty  *float64         `json:"repetition_penalty" schema:"above=0"`
+	StopTokenIDs       tokenIDs         `json:"stop_token_ids"`
+	SamplingParamsList []*stageSampling `json:"sampling_params_list" schema:"maxItems=@stages"`
+	ReturnStageMetrics *bool            `json:"return_stage_metrics"`
 	// MMProcessorKwargs is for media in prompts; text has no use for it.
 	MMProcessorKwargs map[string]jsontext.Value `json:"mm_processor_kwargs"`
 }
@@ -54,17 +54,25 @@ func (e extensions) overlay(over *extensions) extensions {
 	return e
 }
 
+// tokenIDs is a list of token ids.
+type tokenIDs []int64
+
+// schema implements describer.
+func (tokenIDs) schema(*schemas) object {
+	return object{"type": "array", "items": object{"type": "integer", "minimum": 0, "maximum": maxExact}}
+}
+
 // stageSampling are the sampling parameters of one stage, or null for its defaults. Detokenize is sent by clients of
 // vLLM-Omni; there is no choice about it here.
 type stageSampling struct {
-	Temperature       *float64    `json:"temperature"`
-	TopP              *float64    `json:"top_p"`
-	TopK              *int64      `json:"top_k"`
-	MaxTokens         *int64      `json:"max_tokens"`
-	MinTokens         *int64      `json:"min_tokens"`
-	RepetitionPenalty *float64    `json:"repetition_penalty"`
-	Seed              *int64      `json:"seed"`
-	StopTokenIDs      []int64     `json:"stop_token_ids"`
+	Temperature       *float64    `json:"temperature" schema:"min=0"`
+	TopP              *float64    `json:"top_p" schema:"above=0;max=1"`
+	TopK              *int64      `json:"top_k" schema:"min=-1"`
+	MaxTokens         *int64      `json:"max_tokens" schema:"min=1;max=@tokens"`
+	MinTokens         *int64      `json:"min_tokens" schema:"min=0"`
+	RepetitionPenalty *float64    `json:"repetition_penalty" schema:"above=0"`
+	Seed              *int64      `json:"seed" schema:"min=0"`
+	StopTokenIDs      tokenIDs    `json:"stop_token_ids"`
 	Stop              stopStrings `json:"stop"`
 	Detokenize        *bool       `json:"detokenize"`
 }
@@ -104,6 +112,12 @@ func (s *stopStrings) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	return invalid("", "want a string or a list of strings")
 }
 
+// schema implements describer.
+func (stopStrings) schema(*schemas) object {
+	text := object{"type": "string", "minLength": 1, "maxLength": maxStopBytes / 4}
+	return object{"oneOf": []object{text, {"type": "array", "items": text, "maxItems": maxStops}}}
+}
+
 func (s stopStrings) check(param string) error {
 	if len(s) > maxStops {
 		return invalid(param, "%d stop strings, the limit is %d", len(s), maxStops)
@@ -119,7 +133,7 @@ func (s stopStrings) check(param string) error {
 // sampling is what a request says about sampling in all the places where it can.
 type sampling struct {
 	top  config.SamplingParams // fields of the request itself, for the first stage
-	list []stageSampling
+	list []*stageSampling
 	seed *int64
 	stop stopStrings
 }
@@ -141,6 +155,9 @@ func (s sampling) apply(req *pipeline.Request, limits Limits, stages int) error 
 	req.Seed, req.Stop = s.seed, s.stop
 	req.Sampling = []config.SamplingParams{s.top}
 	for i, stage := range s.list {
+		if stage == nil {
+			stage = &stageSampling{}
+		}
 		place := fmt.Sprintf("sampling_params_list[%d]", i)
 		if err := checkParams(place, stage.params(), limits); err != nil {
 			return err

@@ -40,6 +40,7 @@ type Server struct {
 	cfg      Config
 	echo     *echo.Echo
 	metrics  *collectors
+	document object // of OpenAPI
 	started  time.Time
 	inside   atomic.Int64 // generations that run or wait
 	draining atomic.Bool
@@ -63,6 +64,7 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/health", keyNone, s.health},
 		{http.MethodGet, "/version", keyAPI, s.version},
 		{http.MethodGet, "/metrics", keyAPI, s.metrics.serve},
+		{http.MethodGet, "/openapi.json", keyAPI, s.openAPIDocument},
 		{http.MethodGet, "/stages", keyAPI, s.stages},
 		{http.MethodGet, "/", keyPage, echo.WrapHandler(page.Handler())},
 		{http.MethodGet, "/page/*", keyPage, echo.WrapHandler(page.Handler())},
@@ -105,6 +107,10 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = newCollectors(s)
 	s.echo.HTTPErrorHandler = s.writeError
 	s.echo.Use(s.observe, s.guard)
+	if err := s.checkOperations(); err != nil {
+		return nil, err
+	}
+	s.document = s.openAPI()
 	for _, r := range s.routes() {
 		s.echo.Add(r.method, r.path, s.authorize(r))
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/getkin/kin-openapi/routers"
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/api"
@@ -64,8 +65,9 @@ func (f *fakeEngine) Stream(ctx context.Context, req pipeline.Request) iter.Seq2
 // server is a running server with a client.
 type server struct {
 	*api.Server
-	t   *testing.T
-	log *bytes.Buffer
+	t      *testing.T
+	router routers.Router // of the document, once it was asked for
+	log    *bytes.Buffer
 }
 
 // newServer makes a server over a fake engine.
@@ -94,6 +96,7 @@ func (s *server) do(method, path, body string, headers ...string) *httptest.Resp
 	}
 	answer := httptest.NewRecorder()
 	s.ServeHTTP(answer, request)
+	s.conforms(request, answer)
 	return answer
 }
 

@@ -17,15 +17,15 @@ import (
 // speechRequest is the body of POST /v1/audio/speech.
 type speechRequest struct {
 	Model          string   `json:"model"`
-	Input          string   `json:"input"`
+	Input          string   `json:"input" schema:"required;minLength=1;maxLength=@characters"`
 	Voice          voice    `json:"voice"`
-	Instructions   string   `json:"instructions"`
-	ResponseFormat string   `json:"response_format"`
-	Speed          *float64 `json:"speed"`
+	Instructions   string   `json:"instructions" schema:"maxLength=@characters"`
+	ResponseFormat string   `json:"response_format" schema:"enum=\"wav\",\"pcm\",\"pcm16\",\"flac\",\"mp3\",\"opus\",\"aac\""`
+	Speed          *float64 `json:"speed" schema:"min=0.25;max=4"`
 	Stream         *bool    `json:"stream"`
-	StreamFormat   string   `json:"stream_format"`
-	Seed           *int64   `json:"seed"`
-	MaxTokens      *int64   `json:"max_tokens"`
+	StreamFormat   string   `json:"stream_format" schema:"enum=\"audio\",\"sse\""`
+	Seed           *int64   `json:"seed" schema:"min=0"`
+	MaxTokens      *int64   `json:"max_tokens" schema:"min=1;max=@tokens"`
 
 	extensions `json:",inline"`
 	ExtraBody  *extensions `json:"extra_body"`

@@ -57,6 +57,12 @@ func (v *voice) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	return invalid("", "want a voice's name")
 }
 
+// schema implements describer.
+func (voice) schema(*schemas) object {
+	id := object{"type": "object", "properties": object{"id": object{"type": "string"}}, "additionalProperties": false}
+	return object{"oneOf": []object{{"type": "string"}, id}}
+}
+
 // pick returns the checkpoint's spelling of the voice; empty stays empty, which is the model's own.
 func (v voice) pick(param string, stages []pipeline.StageStatus) (string, error) {
 	if v == "" {
