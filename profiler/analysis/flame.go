@@ -1,5 +1,10 @@
 package analysis
 
+import "slices"
+
+// waitName is the annotation that a worker puts around the time in which it has nothing to step.
+const waitName = "stage.wait"
+
 // Flame is a call tree for pictures: one name below another is called by it.
 type Flame struct {
 	Name     string   `json:"name"`
@@ -20,6 +25,7 @@ func (s *Session) Flame(stage int) *Flame {
 		f := flameOf(w.Calls)
 		f.Name = w.Worker
 		f.TotalNS = 0
+		f.Children = slices.DeleteFunc(f.Children, func(c *Flame) bool { return c.Name == waitName }) // nothing was done in it
 		for _, c := range f.Children {
 			f.TotalNS += c.TotalNS
 		}

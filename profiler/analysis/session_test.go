@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -99,4 +100,15 @@ func TestManyStepsAreSampled(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "aten::mm", path.Ops[0].Name)
 	require.InDelta(t, steps*6e-3, path.Ops[0].MS, 0.05, "the sample stands for all")
+}
+
+// Time in which a worker had nothing to do is no call.
+func TestFlameLeavesOutWaiting(t *testing.T) {
+	s := readFolder(t, append(slices.Clone(program), call{"user_annotation", "stage.wait", 200, 900}), "", ledger.Session{})
+	root := s.Flame(-1)
+	require.EqualValues(t, (5+100+20+40)*1000, root.TotalNS)
+	for _, c := range root.Children[0].Children {
+		require.NotEqual(t, "stage.wait", c.Name)
+	}
+	require.EqualValues(t, 140_000, s.Workers[0].BusyNS)
 }

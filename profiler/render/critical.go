@@ -42,7 +42,7 @@ func CriticalPath(w io.Writer, p *analysis.CriticalPath, limit int) error {
 		fmt.Fprint(out, "\noperators on the path, by self time (shares of all requests' time)\n")
 		t := table(out)
 		for _, op := range p.Ops[:min(limit, len(p.Ops))] {
-			fmt.Fprintf(t, "%s\t%s\t  %s\t  %s\n", percent(op.Share, 1), duration(op.MS), op.Worker, shorten(op.Name, 60))
+			fmt.Fprintf(t, "%s\t%s\t  %s\t  %s\n", percent(op.Share, 1), duration(op.MS), op.Worker, operator(op.Name))
 		}
 		_ = t.Flush() // likewise
 	}

@@ -25,7 +25,7 @@ func Diff(w io.Writer, d *analysis.Diff, o analysis.DiffOptions, limit int) erro
 		}
 		line(&s.Step, "whole step")
 		for i := range s.Ops[:min(limit, len(s.Ops))] {
-			line(&s.Ops[i], shorten(s.Ops[i].Name, 60))
+			line(&s.Ops[i], operator(s.Ops[i].Name))
 		}
 		_ = t.Flush() // out remembers the error
 	}

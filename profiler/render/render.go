@@ -66,6 +66,14 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%d B", n)
 }
 
+// operator names what took time by itself: a step is what was done in it outside of operators and modules.
+func operator(name string) string {
+	if name == "ProfilerStep" {
+		return "(steps, outside of operators)"
+	}
+	return shorten(name, 60)
+}
+
 // shorten cuts text in the middle, where operators' names differ least.
 func shorten(text string, width int) string {
 	runes := []rune(text)
@@ -105,7 +113,7 @@ func Ops(w io.Writer, ops []*analysis.Op, windowNS int64) error {
 	}
 	for _, op := range ops {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t  %s\n", nanoseconds(op.SelfNS), percent(float64(op.SelfNS), float64(windowNS)),
-			nanoseconds(op.TotalNS), op.Calls, nanoseconds(op.SelfNS/max(1, op.Calls)), shorten(op.Name, 60))
+			nanoseconds(op.TotalNS), op.Calls, nanoseconds(op.SelfNS/max(1, op.Calls)), operator(op.Name))
 	}
 	_ = t.Flush()
 	return out.err
