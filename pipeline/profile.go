@@ -184,7 +184,7 @@ func (p *profileState) fresh(ctx context.Context, s *profileSession) *ProfileRep
 	_ = each(p.openTaps(s), func(t *tap) error {
 		report, err := t.status(ctx)
 		if err != nil {
-			report = t.lost(err)
+			report = p.lost(t, err)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -153,7 +153,7 @@ func (o *Omni) dumpTap(ctx context.Context, t *tap) error {
 	t.said, t.stopped = report, true
 	o.profile.mu.Unlock()
 	if err != nil {
-		o.profile.settle(t, t.lost(err))
+		o.profile.settle(t, o.profile.lost(t, err))
 		return err
 	}
 	t.writes(true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
@@ -281,4 +282,40 @@ func TestLedgerSumsToTheTimeOfTheRequest(t *testing.T) {
 			require.InEpsilon(t, float64(s.DoneNS-s.DispatchedNS), measured, 0.01, "stage %d", s.ID)
 		}
 	}
+}
+
+// Sessions come and go while requests run; each is complete, and nothing of the old ones stays.
+func TestManySessions(t *testing.T) {
+	o := profiled(t, nil, func(c *profiler.Config) { c.MergeProfiles = false })
+	ctx, cancel := context.WithCancel(t.Context())
+	var requests sync.WaitGroup
+	for range 3 {
+		requests.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = o.Generate(ctx, pipeline.Request{Prompt: "busy", MaxTokens: 20}) // the last ones are cancelled
+			}
+		})
+	}
+	const sessions = 30
+	for i := range sessions {
+		started, err := o.StartProfile(nil)
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf("s%d", i+1), started.Session)
+		_, err = o.StopProfileWith(t.Context(), pipeline.ProfileStopOptions{})
+		require.NoError(t, err)
+		if i%2 == 0 {
+			continue // the files of one session may be written while the next records
+		}
+		report, err := o.WaitProfile(t.Context(), "")
+		require.NoError(t, err)
+		require.Len(t, report.Files, 6)
+		require.Empty(t, report.Ledger.Error)
+	}
+	cancel()
+	requests.Wait()
+	_, err := o.WaitProfile(t.Context(), "s1")
+	require.ErrorIs(t, err, pipeline.ErrNoProfile, "old sessions are forgotten")
+	traces, err := filepath.Glob(filepath.Join(o.ProfileDir(), "*.pt.trace.json.gz"))
+	require.NoError(t, err)
+	require.Len(t, traces, 3*sessions)
 }

@@ -97,7 +97,7 @@ func (o *Omni) endCollection(ctx context.Context, s *profileSession, ids []int) 
 			return context.Cause(ctx) // a worker that ends with the pipeline ends the session by itself
 		}
 		if err != nil && report.Session == "" {
-			report = t.lost(err)
+			report = p.lost(t, err)
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -139,7 +139,7 @@ func (o *Omni) completeTap(t *tap) {
 		return
 	}
 	if err != nil && report.Session == "" {
-		report = t.lost(err)
+		report = o.profile.lost(t, err)
 	}
 	t.writes(false)
 	o.profile.settle(t, report)
@@ -297,7 +297,7 @@ func (o *Omni) closeProfiles() {
 		default:
 		}
 		for _, t := range p.openTaps(s) {
-			p.settle(t, t.lost(message.Errorf(message.Cancelled, "the pipeline was closed")))
+			p.settle(t, p.lost(t, message.Errorf(message.Cancelled, "the pipeline was closed")))
 		}
 		p.endBook(s, 0)
 		p.publish(ended, s)

@@ -91,25 +91,40 @@ func (t *tap) discard(ctx context.Context, reason string) {
 	t.writes(false)
 }
 
-// lost is the report of a worker that cannot give one. What it said of its own end counts, if it said anything.
-func (t *tap) lost(err error) profiler.Report {
-	identity := profiler.Identity{
-		Worker: t.stage.open.Worker, Stage: t.stage.id, Rank: t.stage.open.Rank, WorldSize: t.stage.open.World,
-	}
+// lost is the report of a worker that cannot give one. What it said of its own end counts, if it said anything; else what
+// is known of it, and what its session has left: files that are complete are as good as any.
+func (p *profileState) lost(t *tap, err error) profiler.Report {
 	if t.live != nil {
-		identity.PID = t.live.process.cmd.Process.Pid
 		if report := t.live.lastReport(); report != nil && report.Session == t.start.Session {
 			return *report
 		}
 	}
-	report := profiler.Report{
-		Identity: identity, Session: t.start.Session, State: profiler.StateFailed, Dropped: map[string]int64{}, Clock: t.start.Clock,
-		Error: err.Error(), Files: profiler.FilesAt(t.start.Paths(identity)),
+	p.mu.Lock()
+	report := t.said
+	p.mu.Unlock()
+	if report.Session != t.start.Session {
+		report = profiler.Report{
+			Identity: profiler.Identity{
+				Worker: t.stage.open.Worker, Stage: t.stage.id, Rank: t.stage.open.Rank, WorldSize: t.stage.open.World,
+			},
+			Session: t.start.Session, Dropped: map[string]int64{}, Clock: t.start.Clock,
+		}
+		if t.live != nil {
+			report.PID = t.live.process.cmd.Process.Pid
+		}
 	}
-	if report.Files == nil {
-		report.Files = []profiler.File{}
+	paths := t.start.Paths(report.Identity)
+	report.Active, report.Bytes, report.Files, report.Missing = false, 0, []profiler.File{}, nil
+	for _, file := range profiler.FilesAt(paths) {
+		report.Bytes += file.Bytes
+		report.Files = append(report.Files, file)
 	}
-	for _, path := range t.start.Paths(identity) {
+	if report.State == profiler.StateWriting && len(paths) == len(report.Files) {
+		report.State = profiler.StateDone
+		return report
+	}
+	report.State, report.Error = profiler.StateFailed, err.Error()
+	for _, path := range paths {
 		if exists(path) {
 			continue
 		}
