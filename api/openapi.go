@@ -100,7 +100,7 @@ func (s *Server) describe(r route, op operation, in, out *schemas, failed object
 			response = object{"description": a.text, "content": object{}}
 			responses[status] = response
 		}
-		if a.status != http.StatusNoContent && r.method != http.MethodHead {
+		if a.status != http.StatusNoContent && a.status != http.StatusNotModified && r.method != http.MethodHead {
 			response["content"].(object)[kind] = object{"schema": schema}
 		}
 	}

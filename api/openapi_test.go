@@ -51,7 +51,7 @@ func (s *server) conforms(request *http.Request, answer *httptest.ResponseRecord
 		Body: io.NopCloser(bytes.NewReader(answer.Body.Bytes())),
 	}
 	require.NoError(s.t, openapi3filter.ValidateResponse(s.t.Context(), input), answer.Body)
-	if answer.Code == http.StatusOK {
+	if answer.Code == http.StatusOK && request.Method != http.MethodHead {
 		media, _, _ := strings.Cut(kind, ";")
 		require.NotNil(s.t, route.Operation.Responses.Status(200).Value.Content.Get(media), "%s %s: %q is not described", request.Method, request.URL, kind)
 	}

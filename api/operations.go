@@ -1,6 +1,8 @@
 package api
 
 import (
+	"strings"
+
 	"github.com/omni-run/omni/profiler/analysis"
 )
 
@@ -15,6 +17,16 @@ var profileAnswers = []answer{
 	{status: 200, text: "every worker did what was asked", body: profileResponse{}},
 	{status: 202, text: "files are still being written", body: profileResponse{}},
 	{status: 207, text: "some workers failed", body: profileResponse{}},
+}
+
+// fileAnswers are the files of a session.
+func fileAnswers(status int, text string) []answer {
+	list := []answer{{status: status, text: text, media: "application/octet-stream"}, {status: 304, text: "it has not changed"}}
+	for _, kind := range profileTypes {
+		kind, _, _ = strings.Cut(kind, ";")
+		list = append(list, answer{status: status, text: text, media: kind})
+	}
+	return list
 }
 
 // operations describes every route of the table in server.go.
@@ -123,14 +135,10 @@ var operations = map[string]operation{
 	},
 	"GET /profiles/:session/:file": {
 		summary: "One file of a profile session, or a range of it.",
-		answers: []answer{
-			{status: 200, text: "the file", media: "application/octet-stream"},
-			{status: 206, text: "the range", media: "application/octet-stream"},
-			{status: 304, text: "it has not changed", media: "application/octet-stream"},
-		},
+		answers: append(fileAnswers(206, "the range"), fileAnswers(200, "the file")...),
 	},
 	"HEAD /profiles/:session/:file": {
 		summary: "What there is to know of a file without its content.",
-		answers: []answer{{status: 200, text: "the file", media: "application/octet-stream"}},
+		answers: fileAnswers(200, "the file"),
 	},
 }
