@@ -19,11 +19,11 @@ FUZZTIME ?= 60s
 TAGS ?=
 export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS
 
-.PHONY: help deps build test sanitize lint format fuzz bench demo env clean
+.PHONY: help deps build test sanitize lint format fuzz bench bench-profiler demo env clean
 
 help: ## this list
 	@echo "Targets:"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
 	@echo
 	@sed -nE '3,9s/^# ?//p' Makefile
 
@@ -50,6 +50,9 @@ fuzz: build ## run every fuzz target for FUZZTIME
 
 bench: build ## speed of the engines and of a whole request, beside the reference where it is installed
 	@scripts/bench.sh
+
+bench-profiler: build ## what profiling costs, with both recorders and with torch.profiler
+	@scripts/bench_profiler.sh
 
 demo: build ## make a random checkpoint, run a prompt through all stages with profiling, say where the files are
 	@scripts/demo.sh
