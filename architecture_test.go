@@ -147,11 +147,16 @@ func filesImporting(t *testing.T, path string) []string {
 func eachFile(t *testing.T, mode parser.Mode, visit func(name string, file *ast.File)) {
 	t.Helper()
 	for _, p := range packages(t) {
-		for _, name := range slices.Concat(p.GoFiles, p.CgoFiles, p.TestGoFiles, p.XTestGoFiles) {
-			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, mode)
-			require.NoError(t, err)
-			visit(p.name()+"/"+name, file)
-		}
+		eachFileOf(t, p, mode, visit)
+	}
+}
+
+func eachFileOf(t *testing.T, p goPackage, mode parser.Mode, visit func(name string, file *ast.File)) {
+	t.Helper()
+	for _, name := range slices.Concat(p.GoFiles, p.CgoFiles, p.TestGoFiles, p.XTestGoFiles) {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, mode)
+		require.NoError(t, err)
+		visit(p.name()+"/"+name, file)
 	}
 }
 

@@ -77,6 +77,10 @@ func TestOpenReportsWhyAStageCannotStart(t *testing.T) {
 			scripts: map[string]pipelinetest.Script{pipelinetest.Thinker: fault(pipelinetest.AtOpen, pipelinetest.Panic)},
 			want:    []string{"stage 0 (thinker)", "status 2", "panic: scripted panic at open"}, code: message.Internal,
 		},
+		"a limit of memory while loading": {
+			scripts: map[string]pipelinetest.Script{pipelinetest.Talker: {Parts: 5, Faults: []pipelinetest.Fault{{At: pipelinetest.AtLoad, Nth: 3, Do: pipelinetest.Exhaust}}}},
+			want:    []string{"stage 1 (talker)", "the process ended with status 2", "fatal error: "}, code: message.Internal,
+		},
 		"no executable": {
 			change: func(cfg *pipeline.Config) { cfg.WorkerPath = "/nonexistent/omni-worker" },
 			want:   []string{"worker executable", "/nonexistent/omni-worker"}, code: message.Internal,

@@ -99,6 +99,9 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 	}
 	r.progress.writing()
 	report, err := r.endProfile(omni)
+	if r.records() {
+		err = errors.Join(err, incomplete(report))
+	}
 	r.progress.stop()
 	if report == nil && err == nil {
 		return results, nil, nil

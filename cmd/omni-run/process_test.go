@@ -161,26 +161,47 @@ func TestSignalsStopCleanlyInEveryPhase(t *testing.T) {
 	slow := func(name string) map[string]pipelinetest.Script {
 		return map[string]pipelinetest.Script{name: {Step: 50 * time.Millisecond}}
 	}
+	dies := pipelinetest.Fault{At: pipelinetest.AtPrefill, Do: pipelinetest.Kill}
 	tests := []struct {
 		name    string
 		scripts map[string]pipelinetest.Script
 		after   string
+		profile bool
 	}{
-		{"loading", map[string]pipelinetest.Script{pipelinetest.Thinker: {Parts: 1000, Part: 10 * time.Millisecond}}, "loading stage 0"},
-		{"in the thinker", slow(pipelinetest.Thinker), "loaded 3 stages"},
-		{"in the talker", slow(pipelinetest.Talker), "loaded 3 stages"},
-		{"in code2wav", slow(pipelinetest.Code2Wav), "loaded 3 stages"},
+		{"loading", map[string]pipelinetest.Script{pipelinetest.Thinker: {Parts: 1000, Part: 10 * time.Millisecond}}, "loading stage 0", false},
+		{"in the thinker", slow(pipelinetest.Thinker), "loaded 3 stages", false},
+		{"in the talker", slow(pipelinetest.Talker), "loaded 3 stages", false},
+		{"in code2wav", slow(pipelinetest.Code2Wav), "loaded 3 stages", false},
+		{"while profiled", slow(pipelinetest.Thinker), "loaded 3 stages", true},
+		{
+			"while a stage comes back",
+			map[string]pipelinetest.Script{pipelinetest.Talker: {Parts: 200, Part: 10 * time.Millisecond, Faults: []pipelinetest.Fault{dies}}},
+			"loaded 3 stages", false,
+		},
 	}
 	for _, test := range tests {
 		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 			t.Run(fmt.Sprintf("%s, %v", test.name, signal), func(t *testing.T) {
-				p := startCommand(t, test.scripts, "--prompt", "one", "--max-tokens", "1000", "--format", "json")
+				args := []string{"--prompt", "one", "--max-tokens", "1000", "--format", "json"}
+				profiles := t.TempDir()
+				if test.profile {
+					args = append(args, "--profile-dir", profiles)
+				}
+				p := startCommand(t, test.scripts, args...)
 				p.await(test.after)
 				p.interrupt(signal)
 				got := p.end()
 				require.Equal(t, exitInterrupted, got.code, got.stderr)
 				require.Contains(t, got.stderr, "omni-run: interrupted")
 				require.Equal(t, "CANCELLED", got.object(t)["requests"].([]any)[0].(map[string]any)["error"].(map[string]any)["code"])
+				left, err := filepath.Glob(filepath.Join(profiles, "*.tmp"))
+				require.NoError(t, err)
+				require.Empty(t, left, "every profile file is complete")
+				if test.profile {
+					traces, err := filepath.Glob(filepath.Join(profiles, "*.pt.trace.json*"))
+					require.NoError(t, err)
+					require.NotEmpty(t, traces, "what had been recorded is kept")
+				}
 			})
 		}
 	}

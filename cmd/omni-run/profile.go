@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/omni-run/omni/pipeline"
 )
@@ -48,6 +51,24 @@ func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileO
 	}
 	r.reportPictures(report.Pictures)
 	return out
+}
+
+// incomplete is the error of a session whose files are not all there, nil for a complete one and for none: whoever asked
+// for a profile must be able to rely on the exit code. What flight recorders lack is reported and no more.
+func incomplete(report *pipeline.ProfileReport) error {
+	if report == nil {
+		return nil
+	}
+	var stages []string
+	for _, worker := range report.Workers {
+		if worker.Error != "" || len(worker.Missing) > 0 {
+			stages = append(stages, strconv.Itoa(worker.Stage))
+		}
+	}
+	if len(stages) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the profile is not complete: what stage %s had to write is missing or cut short", strings.Join(stages, ", "))
 }
 
 // reportPictures lists what was made of a session's files.

@@ -44,6 +44,7 @@ const (
 	Error   Action = "error"   // the call returns an error
 	Lose    Action = "lose"    // the call returns DEVICE_LOST
 	Panic   Action = "panic"
+	Exhaust Action = "exhaust" // takes memory until a limit, just above what the process has, is hit
 )
 
 // Fault is one thing that goes wrong.
@@ -126,10 +127,33 @@ func (f *faults) do(p Point, action Action) error {
 		return message.Errorf(message.DeviceLost, "scripted loss at %s", p)
 	case Panic:
 		panic(fmt.Sprintf("scripted panic at %s", p))
+	case Exhaust:
+		return exhaust()
 	default:
 		return fmt.Errorf("unknown action %q", action)
 	}
 	return nil
+}
+
+// exhaust lowers the limit of this process's memory to 64 MiB above what it has, and goes beyond it.
+func exhaust() error {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return err
+	}
+	var pages uint64
+	if _, err := fmt.Sscan(string(text), &pages); err != nil {
+		return fmt.Errorf("/proc/self/statm: %w", err)
+	}
+	most := pages*uint64(os.Getpagesize()) + 64<<20
+	if err := syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: most, Max: most}); err != nil {
+		return fmt.Errorf("limit of memory: %w", err)
+	}
+	var taken [][]byte
+	for len(taken) < 1024 {
+		taken = append(taken, make([]byte, 8<<20))
+	}
+	return fmt.Errorf("took %d MiB beyond the limit", len(taken)*8)
 }
 
 // scripts reads the scripts of all stages, by their engine's name.

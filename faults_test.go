@@ -1,0 +1,71 @@
+package omni_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"testing"
+)
+
+// faults is everything that is known to go wrong in use, and the test that makes it go wrong with real processes. Those in
+// pipeline and cmd/omni-run have scripted engines (package pipelinetest), those in cmd/omni-worker the real ones.
+var faults = []struct {
+	what  string
+	tests []string // package.Test
+}{
+	{"a worker is killed while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart"}},
+	{"a worker is killed at admission, in prefill, in decode, while it hands on", []string{"pipeline.TestRequestIsRunAgainAfterADeath", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
+	{"a worker is killed while it is profiled", []string{"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissedAndCanBeRepaired"}},
+	{"a worker is killed again and again", []string{"pipeline.TestRequestIsRunAgainOnlyOnce", "cmd/omni-run.TestAWorkerThatKeepsDyingFailsItsRequestsByName"}},
+	{"a worker dies after the caller has seen something", []string{"pipeline.TestDeathFailsWhatHasBeenShown"}},
+	{"a worker is told to end from outside", []string{"pipeline.TestTerminatedWorkerComesBack", "pipeline.TestTerminatedWorkerLeavesItsFiles"}},
+	{"a worker hangs: before hello, while loading, in a step, as a whole, when it is to stop", []string{
+		"pipeline.TestOpenReportsWhyAStageCannotStart", "pipeline.TestHangingStepIsFoundByItsLimit", "pipeline.TestFrozenWorkerIsReplaced",
+		"pipeline.TestWorkerThatIgnoresStoppingIsKilled",
+	}},
+	{"a worker floods standard error", []string{"pipeline.TestFloodOfStderrHoldsUpNothing"}},
+	{"a worker answers garbage, exits with 0 or another status, panics, loses its device", []string{
+		"pipeline.TestOpenReportsWhyAStageCannotStart", "pipeline.TestRequestIsRunAgainAfterADeath",
+	}},
+	{"a worker crashes in C++", []string{"cmd/omni-worker.TestCrashInTheLibraryLeavesShortLastWords"}},
+	{"a worker cannot be started, or started again", []string{
+		"pipeline.TestOpenReportsWhyAStageCannotStart", "pipeline.TestWorkerThatCannotComeBackFailsWhoeverWaits", "pipeline.TestRestartsPauseLongerUpToALimit",
+	}},
+	{"the parent is killed", []string{"pipeline.TestNoWorkerOutlivesItsParent"}},
+	{"SIGINT and SIGTERM in every phase, and a second one", []string{"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase", "cmd/omni-run.TestTheSecondSignalStopsAtOnce"}},
+	{"the output or profile folder is missing, a file, read-only, full", []string{"cmd/omni-run.TestFoldersThatCannotBeWritten", "pipeline.TestFullDiskOfOneStage"}},
+	{"a limit of memory is hit while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestMemoryLimitWhileLoadingIsAnErrorOfAStage"}},
+	{"a checkpoint is cut short", []string{"cmd/omni-worker.TestTruncatedCheckpointIsAnErrorOfAStage"}},
+	{"a request is cancelled in every stage, or its reader leaves", []string{
+		"pipeline.TestCancelInEveryStage", "pipeline.TestBreakingOutOfAStreamCancelsIt", "cmd/omni-worker.TestCancelledRequestLeavesNothingBehind",
+	}},
+	{"opening is cancelled, or the pipeline closed under requests", []string{"pipeline.TestOpenCanBeCancelledWhileLoading", "pipeline.TestCloseEndsRequestsAndRefusesNewOnes"}},
+	{"an engine fails one sequence of a batch", []string{"pipeline.TestErrorOfOneSequenceConcernsItAlone"}},
+	{"a reader is slow", []string{"pipeline.TestSlowReaderHoldsUpItsOwnRequestOnly"}},
+	{"a thousand requests with kills among them", []string{"pipeline.TestThousandRequestsWithRandomKills"}},
+}
+
+// The table must not promise tests that are gone.
+func TestEveryFaultHasItsTest(t *testing.T) {
+	have := map[string]bool{}
+	for _, p := range packages(t) {
+		eachTestOf(t, p, func(name string) { have[p.name()+"."+name] = true })
+	}
+	for _, fault := range faults {
+		for _, test := range fault.tests {
+			if !have[test] {
+				t.Errorf("%s: there is no %s", fault.what, test)
+			}
+		}
+	}
+}
+
+func eachTestOf(t *testing.T, p goPackage, visit func(name string)) {
+	t.Helper()
+	eachFileOf(t, p, parser.SkipObjectResolution, func(_ string, file *ast.File) {
+		for _, declaration := range file.Decls {
+			if function, ok := declaration.(*ast.FuncDecl); ok && function.Recv == nil && isTest.MatchString(function.Name.Name) {
+				visit(function.Name.Name)
+			}
+		}
+	})
+}
