@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the tools, installs missing headers where it may, and fetches libtorch into .deps. Quick when nothing
-# is missing. `scripts/deps.sh lint` checks what `make lint` needs as well.
+# is missing. `scripts/deps.sh lint` checks what `make lint` and the tests need as well.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -28,6 +28,7 @@ if [[ ${1:-} == lint ]]; then
   need_command clang-format-19 clang-format-19
   need_command clang-tidy-19 clang-tidy-19
   need_command shellcheck shellcheck
+  need_command chromium chromium # for the tests of the page
 fi
 
 if ((${#missing[@]} > 0)); then

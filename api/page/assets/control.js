@@ -3,8 +3,6 @@ import { h, show, pill, problem, table, num, numHead } from './dom.js';
 import { json, profileKey, ServerError } from './net.js';
 import { bytes, count, ms, percent, seconds } from './format.js';
 
-const ended = (worker) => worker.state === 'done' || worker.state === 'failed';
-
 const limits = [
   ['max_seconds', 'Seconds', 'ends recording after that time', 'any'],
   ['max_iterations', 'Steps', 'records at most so many steps of each stage', '1'],
@@ -13,7 +11,7 @@ const limits = [
   ['max_trace_mb', 'Megabytes', 'ends recording of a stage when its trace is that large', 'any'],
 ];
 
-function form(onStart) {
+function form(onStart, onDump) {
   const stageBoxes = h('div', { class: 'choices' });
   const check = (name, label, checked, title) => h('label', { title }, h('input', { type: 'checkbox', name, checked }), label);
   const element = h('form', { class: 'control' },
@@ -33,7 +31,9 @@ function form(onStart) {
       h('div', { class: 'choices' },
         check('torch_profiler_record_shapes', 'shapes', false, 'shapes, types and scalars of inputs'),
         check('torch_profiler_with_memory', 'memory', false, 'allocations'),
-        check('torch_profiler_with_flops', 'FLOPs', false, 'estimated floating point operations'))),
+        check('torch_profiler_with_flops', 'FLOPs', false, 'estimated floating point operations')),
+      h('p', { class: 'note flight' }, 'A server with a flight recorder (ring_seconds) can also keep what has just happened:', ' ',
+        h('button', { type: 'button', class: 'quiet', onclick: onDump }, 'Dump the flight recorder'))),
     h('div', { class: 'actions' }, h('button', { class: 'primary' }, 'Start profiling')));
   element.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -69,10 +69,10 @@ export function workerTable(workers) {
     workers.map((w) => {
       const dropped = Object.entries(w.dropped ?? {});
       const total = dropped.reduce((sum, [, n]) => sum + n, 0);
-      return [w.worker, h('td', { title: w.error || w.ended || null }, pill(w.state), w.error && h('span', { class: 'bad-text' }, ' ', w.error)),
+      return [h('th', { scope: 'row', class: 'nowrap' }, w.worker), h('td', { title: w.error || w.ended || null }, pill(w.state), w.error && h('span', { class: 'bad-text' }, ' ', w.error)),
         num(count(w.steps)), num(count(w.events)),
         h('td', { class: `num${total > 0 ? ' bad-text' : ''}`, title: dropped.map(([why, n]) => `${why}: ${count(n)}`).join(', ') || null }, count(total)),
-        num(w.overhead_pct === undefined ? '–' : percent(w.overhead_pct / 100)), num(bytes(w.bytes || w.trace_bytes || 0)),
+        num(w.overhead_pct === undefined ? '–' : percent(w.overhead_pct / 100)), num(bytes(w.bytes)),
         num(w.stop_ms ? ms(w.stop_ms) : '–')];
     }));
 }
@@ -91,7 +91,7 @@ export function control(signal, changed) {
   let report = null, profiler = null, timer = 0, busy = false;
   let was = '';
 
-  const start = form((body) => act(() => json('start_profile', { method: 'POST', body })));
+  const start = form((body) => act(() => json('start_profile', { method: 'POST', body })), () => act(() => json('dump_profile', { method: 'POST' })));
   const stop = h('div', { class: 'actions' }, h('button', { class: 'danger', onclick: () => act(() => json('stop_profile', { method: 'POST', body: { wait: false } })) }, 'Stop profiling'));
 
   async function act(ask) {
@@ -112,7 +112,7 @@ export function control(signal, changed) {
   }
 
   function draw() {
-    const going = report.session !== '' && report.workers.some((w) => !ended(w));
+    const going = report.session !== '' && !report.complete;
     const state = report.active ? 'active' : going ? 'writing' : `idle ${report.session}`;
     if (state !== was) {
       show(host, report.active ? stop : start.element, fault, status);
@@ -125,7 +125,8 @@ export function control(signal, changed) {
     }
     const began = Math.min(...report.workers.map((w) => w.started_ns || Infinity));
     const since = Number.isFinite(began) && report.active ? ` for ${seconds(Math.max(0, Date.now() - began / 1e6) / 1000)}` : '';
-    const words = report.active ? `Session ${report.session} records${since}.` : going ? `Session ${report.session} is being written; the models go on.` : `Session ${report.session} is complete.`;
+    const failed = report.workers.filter((w) => w.state === 'failed').length;
+    const words = report.active ? `Session ${report.session} records${since}.` : going ? `Session ${report.session} is being written; the models go on.` : failed > 0 ? `Session ${report.session} has ended; ${failed} of ${report.workers.length} workers failed.` : `Session ${report.session} is complete.`;
     show(status, h('p', {}, report.active && h('span', { class: 'dot live', 'aria-hidden': 'true' }), words, ' ',
       !report.active && !going && report.id && h('a', { href: `#/profiles/${encodeURIComponent(report.id)}` }, 'Look at it')),
       workerTable(report.workers));
@@ -139,7 +140,7 @@ export function control(signal, changed) {
       try {
         report = await json('profile_status', { signal });
         draw();
-        if (report.active || report.workers.some((w) => !ended(w))) pause = 1000;
+        if (report.active || (report.session !== '' && !report.complete)) pause = 1000;
       } catch (e) {
         if (e.name === 'AbortError') return;
         was = '';

@@ -19,7 +19,7 @@ function stageTable(stages) {
   return table('What stages did with their time',
     ['stage', numHead('recorded'), h('th', { class: 'shares-head', scope: 'col' }, h('span', { class: 'key busy' }), 'busy ', h('span', { class: 'key waiting' }), 'waiting ', h('span', { class: 'key idle' }), 'idle'), numHead('busy'), numHead('steps'), numHead('step p50'), numHead('p99'), numHead('requests'), numHead('tokens'), numHead('events'), numHead('dropped'), numHead('overhead')],
     stages.map((s) => [
-      h('th', { scope: 'row' }, s.name ? `${s.worker} ${s.name}` : s.worker), num(ms(s.window_ms)), bar(s), num(percent(share(s, 'busy_ms'))), num(count(s.steps)),
+      h('th', { scope: 'row', class: 'nowrap' }, s.name ? `${s.worker} ${s.name}` : s.worker), num(ms(s.window_ms)), bar(s), num(percent(share(s, 'busy_ms'))), num(count(s.steps)),
       num(ms(s.step_p50_ms)), num(ms(s.step_p99_ms)), num(count(s.requests)), num(count(s.tokens)), num(count(s.events)),
       h('td', { class: `num${s.dropped > 0 ? ' bad-text' : ''}` }, count(s.dropped ?? 0)), num(s.overhead_pct ? percent(s.overhead_pct / 100) : '–'),
     ]));
@@ -34,15 +34,17 @@ function operators(stages) {
   const filter = h('input', { type: 'search', placeholder: 'filter by name', 'aria-label': 'filter operators by name' });
   const pick = h('select', { 'aria-label': 'stage' }, stages.map((s, i) => h('option', { value: String(i) }, s.name ? `${s.worker} ${s.name}` : s.worker)));
   const host = h('div');
-  const draw = () => {
+  const few = 15;
+  const draw = (all = false) => {
     const s = stages[Number(pick.value)];
     const ops = s.top.filter((op) => op.name.toLowerCase().includes(filter.value.toLowerCase()));
     show(host, ops.length === 0 ? h('p', { class: 'empty' }, s.top.length === 0 ? 'No operators were recorded here: the session has steps and modules alone.' : 'No operator has such a name.')
       : table(`Operators of ${s.worker}`, ['operator', numHead('self'), numHead('of busy'), numHead('total'), numHead('calls'), numHead('self / call')],
-        ops.map((op) => [h('th', { scope: 'row', class: 'op', title: op.name }, op.name), num(ns(op.self_ns)), h('td', { class: 'num meter' }, h('span', { class: 'fill', style: { width: `${Math.min(100, op.self_ns / s.busy_ms / 1e4)}%` } }), percent(op.self_ns / s.busy_ms / 1e6)), num(ns(op.total_ns)), num(count(op.calls)), num(ns(op.self_ns / Math.max(1, op.calls)))])));
+        ops.slice(0, all ? ops.length : few).map((op) => [h('th', { scope: 'row', class: 'op', title: op.name }, op.name), num(ns(op.self_ns)), h('td', { class: 'num meter' }, h('span', { class: 'fill', style: { width: `${Math.min(100, op.self_ns / s.busy_ms / 1e4)}%` } }), percent(op.self_ns / s.busy_ms / 1e6)), num(ns(op.total_ns)), num(count(op.calls)), num(ns(op.self_ns / Math.max(1, op.calls)))])),
+      !all && ops.length > few && h('button', { class: 'quiet more', onclick: () => draw(true) }, `Show ${ops.length - few} more`));
   };
-  filter.addEventListener('input', draw);
-  pick.addEventListener('change', draw);
+  filter.addEventListener('input', () => draw());
+  pick.addEventListener('change', () => draw());
   draw();
   return [h('div', { class: 'tools' }, pick, filter), host];
 }

@@ -33,14 +33,13 @@ document.addEventListener('omni:stages', ({ detail }) => {
 const isSound = (stage) => stage.info.samples_per_code > 0 && stage.tokens === 0;
 
 function chart(host) {
-  const style = getComputedStyle(document.documentElement);
-  const accent = style.getPropertyValue('--accent').trim();
+  const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim(); // asked at each drawing: the scheme may change
   const plot = new uPlot({
     width: Math.max(60, host.clientWidth), height: 56, legend: { show: false }, cursor: { show: false },
     padding: [4, 0, 0, 0],
     scales: { x: { time: false }, y: { range: (u, low, high) => [0, Math.max(high * 1.15, 1)] } },
     axes: [{ show: false }, { show: false }],
-    series: [{}, { stroke: accent, width: 1.5, fill: style.getPropertyValue('--accent-wash').trim(), points: { show: false } }],
+    series: [{}, { stroke: colour('--accent'), width: 1.5, fill: colour('--accent-wash'), points: { show: false } }],
   }, [[], []], host);
   return plot;
 }

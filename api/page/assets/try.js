@@ -84,7 +84,7 @@ export function tryIt(signal) {
         if (chunk.error) throw new Error(chunk.error.message);
         usage = chunk.usage ?? usage;
         for (const choice of chunk.choices ?? []) {
-          const piece = (choice.delta?.content ?? '') + (choice.delta?.audio?.transcript ?? '');
+          const piece = choice.delta?.content ?? '';
           if (piece !== '') {
             firstText ||= performance.now() - began;
             answer += piece;
@@ -92,6 +92,7 @@ export function tryIt(signal) {
           }
           if (choice.delta?.audio?.data) {
             firstAudio ||= performance.now() - began;
+            if (player) player.sampleRate = choice.audio_metadata?.sample_rate_hz ?? player.sampleRate;
             player?.add(choice.delta.audio.data);
           }
           finished = choice.finish_reason ?? finished;
