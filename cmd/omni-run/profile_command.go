@@ -70,7 +70,7 @@ func names(commands []*cli.Command) []string {
 
 // sessionFlag chooses among the sessions of a folder.
 func sessionFlag() cli.Flag {
-	return &cli.StringFlag{Name: "session", Usage: "`NAME` session to read, such as s1 or s1.1771924633000000000; default: the last"}
+	return &cli.StringFlag{Name: "session", Usage: "`NAME` session to read: s1, s1.1771924633000000000, or -2 for the last but one; default: the last"}
 }
 
 // withArguments makes an action that finds flags also behind the arguments: omni-run profile merge DIR -o FILE.

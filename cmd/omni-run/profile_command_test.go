@@ -122,6 +122,7 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"diff", dir}, 2, "got 1 arguments, want the folders before and after"},
 		{[]string{"diff", dir, dir, "--threshold", "much"}, 2, `--threshold is "much", want a percentage`},
 		{[]string{"diff", dir, dir, "--alpha", "3"}, 2, "--alpha is 3"},
+		{[]string{"diff", dir, dir + "@s1"}, 2, "diff: both are session s1.1795311375000000000"},
 		{[]string{"diff", dir, dir + "@s7"}, 1, `"s7" with complete traces`},
 		{[]string{"flame", dir, "--stage", "7"}, 2, "no trace of stage 7"},
 		{[]string{"flame", dir, "-o", "/proc/no/x.html"}, 1, "/proc/no"},
@@ -165,7 +166,7 @@ func TestProfileReports(t *testing.T) {
 
 func TestProfileDiff(t *testing.T) {
 	before, after := writeProfile(t, 1), writeProfile(t, 1.2)
-	same := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, before+"@s1")
+	same := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, writeProfile(t, 1)+"@-1")
 	require.Zero(t, same.code, same.stderr)
 	require.Contains(t, same.stdout, "\n0 regressions")
 	slower := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, after)

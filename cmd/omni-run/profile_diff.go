@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ func profileDiffCommand(env *environment) *cli.Command {
 		Name:      "diff",
 		Usage:     "compare two sessions, stage by stage and operator by operator",
 		UsageText: "omni-run profile diff BEFORE AFTER [--threshold PERCENT] [--alpha P] [--min-share PERCENT] [--json|--csv]",
-		Description: `BEFORE and AFTER are folders of profiles, or FOLDER@SESSION. Compared are the times of steps and, in each step, the self
+		Description: `BEFORE and AFTER are folders of profiles, or FOLDER@SESSION, where -2 is the last session but one. Compared are the times of steps and, in each step, the self
 times of operators, so that a difference can be told from chance (Mann-Whitney over the steps, with Holm's correction).
 A name of a module stands for the time in it outside of operators.
 Something is slower if it takes longer by more than the threshold, if chance is unlikely, and if it matters. The exit
@@ -28,7 +29,7 @@ code is 1 if anything is slower.
 
 Examples:
   omni-run profile diff ./profiles-main ./profiles-branch --threshold 3
-  omni-run profile diff ./profiles@s1 ./profiles@s2`,
+  omni-run profile diff ./profiles@-2 ./profiles`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "threshold", Value: "5", Usage: "`PERCENT` by which something must be longer (5)"},
 			&cli.Float64Flag{Name: "alpha", Value: 0.01, Usage: "`P` probability of taking chance for a change (0.01)"},
@@ -54,6 +55,7 @@ func diffProfiles(c *cli.Context, env *environment, args []string) error {
 		return usagef("--alpha is %v, want a probability between 0 and 1", options.Alpha)
 	}
 	var sessions []*analysis.Session
+	var read []string
 	for _, arg := range args {
 		dir, name := arg, ""
 		if i := strings.LastIndex(arg, "@"); i >= 0 {
@@ -70,6 +72,14 @@ func diffProfiles(c *cli.Context, env *environment, args []string) error {
 			return err
 		}
 		sessions = append(sessions, session)
+		found.Dir, err = filepath.Abs(found.Dir)
+		if err != nil {
+			return err
+		}
+		read = append(read, found.Path(""))
+	}
+	if read[0] == read[1] {
+		return usagef("diff: both are session %s; name another with FOLDER@SESSION", sessions[0].ID)
 	}
 	diff, err := analysis.Compare(sessions[0], sessions[1], options)
 	if err != nil {

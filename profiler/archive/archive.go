@@ -128,17 +128,25 @@ func Sessions(dir string) ([]Session, error) {
 	return list, nil
 }
 
-// Find returns a session of a directory: the one of the given ID, the last of the given name, the last if which is empty.
+// Find returns a session of a directory: the one of the given ID, the last of the given name, the last if which is empty or
+// "-1", the one before that if it is "-2", and so on. Sessions without a complete trace do not count.
 func Find(dir, which string) (*Session, error) {
 	sessions, err := Sessions(dir)
 	if err != nil {
 		return nil, err
 	}
 	var known []string
+	back, err := strconv.Atoi(which)
+	if err != nil || back >= 0 {
+		back = 0
+	}
 	for i := len(sessions) - 1; i >= 0; i-- {
 		s := &sessions[i]
 		known = append(known, s.ID())
-		if len(s.Traces) > 0 && (which == "" || which == s.Name || which == s.ID()) {
+		if len(s.Traces) == 0 {
+			continue
+		}
+		if back++; back == 0 || which == "" || which == s.Name || which == s.ID() {
 			return s, nil
 		}
 	}

@@ -37,6 +37,8 @@ func TestFind(t *testing.T) {
 		{"", "s2.300", []string{"stage-0"}, true},
 		{"s1", "s1.200", []string{"stage-1", "stage-10"}, false},
 		{"s1.100", "s1.100", []string{"stage-0-rank-1"}, false},
+		{"-1", "s2.300", []string{"stage-0"}, true},
+		{"-3", "s1.100", []string{"stage-0-rank-1"}, false},
 	}
 	for _, test := range tests {
 		s, err := Find(dir, test.which)
@@ -52,6 +54,8 @@ func TestFind(t *testing.T) {
 	}
 	_, err = Find(dir, "s3")
 	require.ErrorContains(t, err, "s3.400, s2.300, s1.200, s1.100")
+	_, err = Find(dir, "-4")
+	require.ErrorIs(t, err, ErrNoSession)
 	s, err := Find(dir, "")
 	require.NoError(t, err)
 	require.Equal(t, filepath.Join(dir, "s2.300", "report.html"), s.Path(ReportName))
