@@ -39,7 +39,7 @@ test: ## everything that CI runs: lint, C++ and Go tests, demo
 sanitize: ## package torch over the C++ library under address and undefined-behaviour sanitizers
 	@scripts/sanitize.sh
 
-lint: deps ## gofumpt, golangci-lint, clang-format, clang-tidy on changed files, shellcheck
+lint: deps build ## gofumpt, go.mod, golangci-lint, clang-format, clang-tidy on all files, shellcheck
 	@scripts/lint.sh
 
 format: deps ## rewrite Go, C and C++ sources in the checked format

@@ -19,14 +19,10 @@ file(GLOB OMNI_GOTORCH_SOURCES ${OMNI_GOTORCH_DIR}/cgotorch/*.cc)
 add_library(cgotorch SHARED ${OMNI_GOTORCH_SOURCES})
 target_include_directories(cgotorch PRIVATE ${OMNI_GOTORCH_DIR})
 target_link_libraries(cgotorch PRIVATE torch::cpu torch::c10)
-# One unit: every file includes all of torch/torch.h, half a minute each. Not ours to lint or to sanitize.
+# One unit: every file includes all of torch/torch.h, half a minute each. Not ours to lint.
 set_target_properties(cgotorch PROPERTIES
   UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0
   CXX_VISIBILITY_PRESET default VISIBILITY_INLINES_HIDDEN OFF
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib
   BUILD_RPATH "$ORIGIN;${OMNI_TORCH_DIR}/lib;${OMNI_CUDA_DIR}/lib")
-target_compile_options(cgotorch PRIVATE -w $<$<BOOL:${OMNI_SANITIZE}>:-fno-sanitize=all>)
-
-# The module links with -ltorch, and the wheel's libtorch.so pulls in every CUDA library. A linker script of that name,
-# in a folder that only the linker sees, stands for the CPU part.
-file(WRITE ${CMAKE_BINARY_DIR}/link/libtorch.so "INPUT(${OMNI_TORCH_DIR}/lib/libtorch_cpu.so)\n")
+target_compile_options(cgotorch PRIVATE -w)

@@ -17,10 +17,14 @@ die() {
 
 # The linker flags that plain `go build` and `go test` need: where libomni.so, libcgotorch.so and libtorch lie.
 # build/link holds a linker script in place of libtorch.so, whose real file would pull in every CUDA library.
-# $1 is the CMake build folder.
+# $1 is the CMake build folder; what it lacks (the sanitized one has no libcgotorch.so) comes from the ordinary one.
 cgo_ldflags() {
-  printf '%s' "-L$1/link -L$1/lib -L$OMNI_TORCH_DIR/lib -Wl,-rpath,$1/lib -Wl,-rpath,$OMNI_TORCH_DIR/lib" \
-    " -Wl,-rpath-link,$OMNI_CUDA_DIR/lib"
+  local dir
+  printf -- '-L%s' "$1/link"
+  for dir in "$1/lib" "$ROOT/build/lib" "$OMNI_TORCH_DIR/lib"; do
+    printf -- ' -L%s -Wl,-rpath,%s' "$dir" "$dir"
+  done
+  printf -- ' -Wl,-rpath-link,%s' "$OMNI_CUDA_DIR/lib"
 }
 
 # Prints the path of a pinned Go tool, after installing it on first use: tool NAME MODULE VERSION.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Style and static checks of everything: Go, C and C++, shell. All checks run, also after one has failed.
-# lint.sh [--format-only | --analysis-only | --fix]; --fix rewrites formatting instead of checking.
+# lint.sh [--format-only | --analysis-only | --fix]; --fix rewrites formatting instead of checking. --analysis-only is
+# what `make test` runs after the build: clang-tidy then checks the changed files only.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -33,30 +34,6 @@ check_modules() {
   go mod verify
 }
 
-# clang-tidy takes ten seconds a file, so a file is checked when it, a header or the rules have changed since it last
-# passed on this machine. What passed is remembered in build/tidy.
-check_tidy() {
-  mkdir -p build/tidy
-  # One entry per file, since some are compiled for two libraries; and no OpenMP, of which clang lacks the header.
-  python3 - build/compile_commands.json build/tidy/compile_commands.json <<'PYTHON'
-import json, sys
-with open(sys.argv[1]) as source, open(sys.argv[2], "w") as target:
-    entries = {entry["file"]: entry for entry in json.load(source)}
-    for entry in entries.values():
-        entry["command"] = entry["command"].replace(" -fopenmp ", " ")
-    json.dump(list(entries.values()), target)
-PYTHON
-  local common todo=() file stamp
-  common=$(printf '%s\n' .clang-tidy "${c_files[@]}" | grep -v '\.cc$' | xargs cat | sha256sum)
-  for file in "${c_files[@]}"; do
-    [[ $file == *.cc && $file != csrc/tests/* ]] || continue
-    stamp=build/tidy/$( (echo "$common"; cat "$file") | sha256sum | cut -c1-32)
-    [[ -e $stamp ]] || todo+=("$file" "$stamp")
-  done
-  echo "$((${#todo[@]} / 2)) changed files"
-  ((${#todo[@]} == 0)) || printf '%s\0' "${todo[@]}" | xargs -0 -P "$JOBS" -n 2 scripts/tidy.sh
-}
-
 failed=()
 check() {
   local name=$1
@@ -70,6 +47,6 @@ fi
 if [[ ${1:-} != --format-only ]]; then
   check "go.mod" check_modules
   check "golangci-lint" check_golangci
-  [[ ${1:-} == --analysis-only ]] || check "clang-tidy" check_tidy
+  if [[ ${1:-} == --analysis-only ]]; then check "clang-tidy" scripts/tidy.sh --changed; else check "clang-tidy" scripts/tidy.sh; fi
 fi
 ((${#failed[@]} == 0)) || die "lint: ${failed[*]} failed (make format rewrites formatting)"
