@@ -26,6 +26,7 @@ import (
 type fakeEngine struct {
 	state  pipeline.StageState
 	stream func(ctx context.Context, req pipeline.Request, yield func(pipeline.Event, error) bool)
+	forget bool // do not keep requests
 
 	mu       sync.Mutex // guards what follows
 	requests []pipeline.Request
@@ -57,7 +58,9 @@ func (f *fakeEngine) Load(context.Context) []pipeline.StageLoad {
 // Stream implements api.Engine.
 func (f *fakeEngine) Stream(ctx context.Context, req pipeline.Request) iter.Seq2[pipeline.Event, error] {
 	f.mu.Lock()
-	f.requests = append(f.requests, req)
+	if !f.forget {
+		f.requests = append(f.requests, req)
+	}
 	f.mu.Unlock()
 	return func(yield func(pipeline.Event, error) bool) { f.stream(ctx, req, yield) }
 }

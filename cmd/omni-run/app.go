@@ -44,6 +44,7 @@ type command func(*environment) *cli.Command
 func newApp(env *environment) *cli.App {
 	commands := []command{
 		serveCommand,
+		benchCommand,
 		makeCheckpointCommand,
 		devicesCommand,
 		profileCommand,

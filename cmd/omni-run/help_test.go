@@ -11,6 +11,7 @@ func TestHelp(t *testing.T) {
 	tests := map[string][]string{
 		"help.txt":                 {"--help"},
 		"help-serve.txt":           {"serve", "--help"},
+		"help-bench-serve.txt":     {"bench", "serve", "--help"},
 		"help-make-checkpoint.txt": {"make-checkpoint", "--help"},
 		"help-devices.txt":         {"devices", "--help"},
 	}
