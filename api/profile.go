@@ -49,13 +49,13 @@ var profileStatuses = map[string]int{profileSuccess: 200, profileAccepted: 202, 
 // answerProfile writes a report, with a status that says whether all of it is good.
 func (s *Server) answerProfile(c echo.Context, report *pipeline.ProfileReport, awaited bool) error {
 	response := profileResponse{Status: profileSuccess, ProfileReport: report}
+	if !awaited && !report.Complete {
+		response.Status = profileAccepted
+	}
 	var faults []error
 	for _, w := range report.Workers {
-		switch {
-		case w.State == profiler.StateFailed:
+		if w.State == profiler.StateFailed {
 			faults = append(faults, fail(codeInternal, "%s: %s", w.Worker, w.Error))
-		case !awaited && !w.State.Ended():
-			response.Status = profileAccepted
 		}
 	}
 	if len(faults) > 0 {
