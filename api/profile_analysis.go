@@ -11,6 +11,7 @@ import (
 
 	"github.com/omni-run/omni/profiler/analysis"
 	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/background"
 	"github.com/omni-run/omni/profiler/ledger"
 	"github.com/omni-run/omni/profiler/picture"
 )
@@ -53,7 +54,8 @@ func (a *analyses) read(ctx context.Context, found *archive.Session) (*analysis.
 	if err != nil {
 		return nil, err
 	}
-	session, err := analysis.ReadSession(ctx, found, about, requests)
+	var session *analysis.Session
+	background.Run(func() { session, err = analysis.ReadSession(ctx, found, about, requests) })
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/background"
 	"github.com/omni-run/omni/profiler/picture"
 )
 
@@ -77,7 +78,8 @@ func (s *Server) sendMerged(c echo.Context, id string) error {
 	if err := s.sendFile(c, session, archive.MergedName, as); !errors.As(err, new(*failure)) {
 		return err
 	}
-	if _, err := picture.Make(c.Request().Context(), dir, session.ID()); err != nil {
+	background.Run(func() { _, err = picture.Make(c.Request().Context(), dir, session.ID()) })
+	if err != nil {
 		return err
 	}
 	return s.sendFile(c, session, archive.MergedName, as)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/background"
 	"github.com/omni-run/omni/profiler/picture"
 )
 
@@ -193,7 +194,9 @@ func (p *profileState) makePictures(ctx context.Context, s *profileSession) *Pro
 		if ctx.Err() != nil {
 			break // the pipeline closes; a command can make them later
 		}
-		result, err := picture.Make(ctx, dir, fmt.Sprintf("%s.%d", s.name, s.stampNS))
+		var result *picture.Result
+		var err error
+		background.Run(func() { result, err = picture.Make(ctx, dir, fmt.Sprintf("%s.%d", s.name, s.stampNS)) })
 		if result != nil {
 			made.Files = append(made.Files, result.Files...)
 			made.Missing = append(made.Missing, result.Missing...)
