@@ -1,6 +1,6 @@
 // Package page holds the web page of the server: what its stages do, control and views of profile sessions, and a prompt to
-// try. It is plain HTML, CSS and JavaScript modules below assets, served as they are; assets/vendor holds libraries of others
-// with their licences.
+// try. It is plain HTML, CSS and JavaScript modules below assets, served as they are, and the library that draws charts,
+// which package uplot has.
 //
 // The page asks the server's own routes for everything that it shows, and nobody else: [Policy] lets it.
 package page
@@ -15,6 +15,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/omni-run/omni/profiler/render/uplot"
 )
 
 //go:embed assets
@@ -40,6 +42,11 @@ type asset struct {
 	etag string
 }
 
+func newAsset(name string, text []byte) asset {
+	sum := sha256.Sum256(text)
+	return asset{text: text, kind: types[path.Ext(name)], etag: `"` + hex.EncodeToString(sum[:8]) + `"`}
+}
+
 // Handler serves the page at / and what it is made of below /page/.
 func Handler() http.Handler {
 	assets := map[string]asset{}
@@ -51,17 +58,18 @@ func Handler() http.Handler {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(text)
 		url := "/page/" + strings.TrimPrefix(name, "assets/")
 		if name == "assets/index.html" {
 			url = "/"
 		}
-		assets[url] = asset{text: text, kind: types[path.Ext(name)], etag: `"` + hex.EncodeToString(sum[:8]) + `"`}
+		assets[url] = newAsset(name, text)
 		return nil
 	})
 	if err != nil {
 		panic(err) // the files are in the program
 	}
+	assets["/page/vendor/uPlot.iife.min.js"] = newAsset(".js", []byte(uplot.Script))
+	assets["/page/vendor/uPlot.min.css"] = newAsset(".css", []byte(uplot.Style))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a, ok := assets[r.URL.Path]
 		if !ok {

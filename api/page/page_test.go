@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,7 +60,7 @@ func TestPageNeedsNothingElse(t *testing.T) {
 		"http://www.w3.org/2000/svg": true, // a name
 	}
 	require.NoError(t, filepath.WalkDir("assets", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || strings.HasPrefix(path, "assets/vendor") {
+		if err != nil || entry.IsDir() {
 			return err
 		}
 		text, err := os.ReadFile(path)
@@ -77,14 +76,4 @@ func TestPageNeedsNothingElse(t *testing.T) {
 		}
 		return nil
 	}))
-}
-
-func TestLibrariesOfOthersComeWithTheirLicences(t *testing.T) {
-	libraries, err := filepath.Glob("assets/vendor/*.js")
-	require.NoError(t, err)
-	require.NotEmpty(t, libraries)
-	for _, library := range libraries {
-		name, _, _ := strings.Cut(filepath.Base(library), ".")
-		require.FileExists(t, "assets/vendor/"+name+".LICENSE")
-	}
 }
