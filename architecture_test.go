@@ -250,6 +250,21 @@ func TestNoticeNamesEveryModuleThatIsLinked(t *testing.T) {
 	}
 }
 
+// A package's comment says what it is a model of, and its limits.
+func TestEveryPackageExplainsItself(t *testing.T) {
+	for _, p := range packages(t) {
+		text := ""
+		eachFileOf(t, p, parser.ParseComments|parser.SkipObjectResolution, func(name string, file *ast.File) {
+			if file.Doc != nil && len(file.Doc.Text()) > len(text) && (!strings.HasSuffix(name, "_test.go") || len(p.GoFiles)+len(p.CgoFiles) == 0) {
+				text = file.Doc.Text()
+			}
+		})
+		if len(strings.Fields(text)) < 20 {
+			t.Errorf("%s: its package comment is %q, want one that explains it", p.name(), text)
+		}
+	}
+}
+
 // link is a Markdown link to a file of the repository.
 var link = regexp.MustCompile(`\]\(([^)#]+)`)
 
@@ -273,7 +288,7 @@ func TestDocumentsLinkToFilesThatExist(t *testing.T) {
 }
 
 // named is a path of the repository in CONTRIBUTING.md: `csrc/models/models.inc`.
-var named = regexp.MustCompile("`((?:csrc|torch|profiler|pipeline|cmd|scripts|docs)/[A-Za-z0-9_./-]+)`")
+var named = regexp.MustCompile("`((?:csrc|torch|profiler|pipeline|api|cmd|scripts|docs)/[A-Za-z0-9_./-]+)`")
 
 func TestContributingNamesFilesThatExist(t *testing.T) {
 	text, err := os.ReadFile("CONTRIBUTING.md")

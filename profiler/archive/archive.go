@@ -1,4 +1,8 @@
 // Package archive finds what profile sessions have left in a profile directory.
+//
+// A session is known by the names of its files alone: the traces and tables of workers lie in the directory itself, what is
+// made of them in a folder of the session's own. Nothing is opened but the ledger, so a file that was cut short is listed
+// like a whole one; package repair looks inside.
 package archive
 
 import (

@@ -1,4 +1,7 @@
-// Package render writes the results of package analysis for people, as text, and for programs, as CSV.
+// Package render writes the results of package analysis for people, as text and as pages of one file that need no server and
+// no network, and for programs, as CSV.
+//
+// It decides how numbers look and nothing about what they are: whatever is counted or compared is counted in analysis.
 package render
 
 import (

@@ -1,5 +1,6 @@
-// Package transporttest is the suite that every transport.Conn passes. A new transport writes a constructor and calls
-// [Run].
+// Package transporttest is the suite that every transport.Conn passes: order, large bodies, many senders at once, cancellation,
+// and what both ends see when one of them closes or vanishes. A new transport writes a constructor and calls [Run]. How fast
+// a transport is the suite does not say.
 package transporttest
 
 import (
