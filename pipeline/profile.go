@@ -50,7 +50,7 @@ type ProfileReport struct {
 	Workers []profiler.Report `json:"workers"`
 	// Files are all files of workers that are complete.
 	Files []ProfileFile `json:"files"`
-	// Ledger is nil until the session is complete.
+	// Ledger is nil until the files of all workers are complete.
 	Ledger *ProfileLedger `json:"ledger,omitempty"`
 	// FlightRecorders are those of all workers; only ProfileStatus has them.
 	FlightRecorders []ProfileRing `json:"flight_recorders,omitempty"`
@@ -110,7 +110,8 @@ type profileSession struct {
 	stopped  int64 // Unix nanoseconds; 0 while it is active
 	pictures *ProfilePictures
 	written  *ProfileLedger
-	complete chan struct{}
+	filed    chan struct{} // closed when the workers' files and the ledger are there
+	complete chan struct{} // closed when the pictures are, too
 
 	gpus      *telemetry.Recording // nil if there is nothing to watch
 	gpusError error
@@ -119,7 +120,7 @@ type profileSession struct {
 // newProfileSession makes the session that the taps' starts name.
 func newProfileSession(taps []*tap) *profileSession {
 	first := taps[0].start
-	return &profileSession{name: first.Session, stampNS: first.StampNS, taps: taps, complete: make(chan struct{})}
+	return &profileSession{name: first.Session, stampNS: first.StampNS, taps: taps, filed: make(chan struct{}), complete: make(chan struct{})}
 }
 
 // configure joins the pipeline's profiler configuration with that of each stage.
@@ -260,7 +261,7 @@ func (p *profileState) report(s *profileSession, latest map[*tap]profiler.Report
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.ID = (&archive.Session{Name: s.name, StampNS: s.stampNS}).ID()
-	r.Session, r.Trigger, r.Ledger, r.Pictures, r.Complete = s.name, s.trigger, s.written, s.pictures, s.written != nil
+	r.Session, r.Trigger, r.Ledger, r.Pictures, r.Complete = s.name, s.trigger, s.written, s.pictures, s.pictures != nil
 	for _, t := range s.taps {
 		w, ok := latest[t]
 		switch {

@@ -15,9 +15,9 @@ import (
 	"github.com/omni-run/omni/profiler/picture"
 )
 
-// StopProfile ends collection in the named stages, all of the session if stages is empty, waits for their files and
-// reports the session. A worker that has died meanwhile is reported as failed. When nothing is active it reports the last
-// session.
+// StopProfile ends collection in the named stages, all of the session if stages is empty, waits for their files and the
+// ledger, and reports the session. A worker that has died meanwhile is reported as failed. When nothing is active it reports
+// the last session. The pictures are made after that; WaitProfile waits for them too.
 func (o *Omni) StopProfile(stages []int) (*ProfileReport, error) {
 	return o.StopProfileWith(context.Background(), ProfileStopOptions{Stages: stages, Wait: true})
 }
@@ -58,7 +58,7 @@ func (o *Omni) stopProfile(ctx context.Context, options ProfileStopOptions) (*Pr
 		return p.fresh(ctx, s), nil
 	}
 	if len(p.active(s)) == 0 {
-		err = await(ctx, s.complete)
+		err = await(ctx, s.filed)
 	} else {
 		err = each(chosen, func(t *tap) error { return await(ctx, t.done) })
 	}
@@ -169,10 +169,14 @@ func (o *Omni) completeSession(s *profileSession) {
 	o.profile.publish(ctx, s)
 }
 
-// publish writes the ledger of a session whose workers are done with it, makes the pictures, and wakes everybody who
-// waits for the session. It does nothing the second time.
+// publish writes the ledger of a session whose workers are done with it, then makes the pictures, which may take some
+// seconds, and wakes those who wait for the one or the other.
 func (p *profileState) publish(ctx context.Context, s *profileSession) {
 	written := p.writeBook(s)
+	p.mu.Lock()
+	s.written, s.book = written, book{}
+	close(s.filed)
+	p.mu.Unlock()
 	gpusError := s.leaveGPUs()
 	pictures := p.makePictures(ctx, s)
 	if gpusError != nil {
@@ -180,10 +184,8 @@ func (p *profileState) publish(ctx context.Context, s *profileSession) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.written == nil {
-		s.written, s.pictures, s.book = written, pictures, book{}
-		close(s.complete)
-	}
+	s.pictures = pictures
+	close(s.complete)
 }
 
 // makePictures makes the merged trace and the page in every directory of the session that wants them.

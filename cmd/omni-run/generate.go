@@ -98,7 +98,7 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 		return results, nil, nil
 	}
 	r.progress.writing()
-	report, err := r.endProfile(omni)
+	report, err := r.endProfile(ctx, omni)
 	if r.records() {
 		err = errors.Join(err, incomplete(report))
 	}
@@ -116,16 +116,21 @@ func (r *run) records() bool {
 	return profiler.Enabled() && profiler.RingSeconds == 0
 }
 
-// endProfile ends the session and waits for its files; of flight recorders it returns the last dump, nil without one.
-func (r *run) endProfile(omni engine) (*pipeline.ProfileReport, error) {
+// endProfile ends the session and waits for its files; of flight recorders it returns the last dump, nil without one. Who
+// has interrupted the command does not wait for the pictures.
+func (r *run) endProfile(ctx context.Context, omni engine) (*pipeline.ProfileReport, error) {
+	report, err := omni.ProfileStatus()
 	if r.records() {
-		return omni.StopProfile(nil)
+		report, err = omni.StopProfile(nil)
 	}
-	status, err := omni.ProfileStatus()
-	if err != nil || status.Session == "" {
+	if err != nil || report.Session == "" {
 		return nil, err
 	}
-	return omni.WaitProfile(context.Background(), status.Session)
+	complete, err := omni.WaitProfile(ctx, report.Session)
+	if err != nil && ctx.Err() != nil {
+		return report, nil
+	}
+	return complete, err
 }
 
 // all runs every request at once (the pipeline holds back what exceeds its limit) and returns the results in the

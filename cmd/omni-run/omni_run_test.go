@@ -144,11 +144,16 @@ func (f *fakeOmni) StartProfile(stages []int) (*pipeline.ProfileReport, error) {
 
 func (f *fakeOmni) StopProfile([]int) (*pipeline.ProfileReport, error) {
 	f.call("stop")
+	return f.session(), f.stopError
+}
+
+// session is what a session leaves.
+func (f *fakeOmni) session() *pipeline.ProfileReport {
 	dir := f.config.Profiler.TorchProfilerDir
 	return &pipeline.ProfileReport{Session: "s1", Files: []pipeline.ProfileFile{
 		{Path: filepath.Join(dir, "stage-0_s1.17.pt.trace.json.gz"), Stage: 0, Kind: "trace", Bytes: 2048, Events: 99, Dropped: 1},
 		{Path: filepath.Join(dir, "profiler_out_0.txt"), Stage: 0, Kind: "table", Bytes: 512, Events: 99},
-	}}, f.stopError
+	}}
 }
 
 func (f *fakeOmni) DumpProfile(context.Context) (*pipeline.ProfileReport, error) {
@@ -171,8 +176,13 @@ func (f *fakeOmni) ProfileStatus() (*pipeline.ProfileReport, error) {
 	return &pipeline.ProfileReport{Session: "s1"}, nil
 }
 
-func (f *fakeOmni) WaitProfile(_ context.Context, session string) (*pipeline.ProfileReport, error) {
+func (f *fakeOmni) WaitProfile(ctx context.Context, session string) (*pipeline.ProfileReport, error) {
 	dir := f.config.Profiler.TorchProfilerDir
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.dumped {
+		return f.session(), ctx.Err()
+	}
 	return &pipeline.ProfileReport{
 		Session: session, Complete: true, Trigger: "dump",
 		Files:    []pipeline.ProfileFile{{Path: filepath.Join(dir, "stage-0_s1.17.pt.trace.json.gz"), Stage: 0, Kind: "trace", Bytes: 2048, Events: 99}},
