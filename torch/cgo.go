@@ -288,6 +288,22 @@ func (h *recorderHandle) stepEnd() error {
 	return check("end recorder step", C.omni_recorder_step_end(h.c))
 }
 
+func (h *recorderHandle) scopeBegin(name string) error {
+	if h.c == nil {
+		return errClosed("begin recorder scope")
+	}
+	// Terminated, because an empty slice has no pointer and the C function wants one.
+	data, size := text(append([]byte(name), 0))
+	return check("begin recorder scope", C.omni_recorder_scope_begin(h.c, data, size-1))
+}
+
+func (h *recorderHandle) scopeEnd() error {
+	if h.c == nil {
+		return errClosed("end recorder scope")
+	}
+	return check("end recorder scope", C.omni_recorder_scope_end(h.c))
+}
+
 func (h *recorderHandle) stop() error {
 	if h.c == nil {
 		return errClosed("stop recorder")
@@ -304,6 +320,29 @@ func (h *recorderHandle) finish() (json.RawMessage, error) {
 		return nil, err
 	}
 	return take(out), nil
+}
+
+func (h *recorderHandle) status() (json.RawMessage, error) {
+	if h.c == nil {
+		return nil, errClosed("ask recorder for its status")
+	}
+	var out *C.omni_buffer
+	if err := check("ask recorder for its status", C.omni_recorder_status(h.c, &out)); err != nil {
+		return nil, err
+	}
+	return take(out), nil
+}
+
+func (h *recorderHandle) dump(config []byte) (*recorderHandle, error) {
+	if h.c == nil {
+		return nil, errClosed("dump recorder")
+	}
+	data, size := text(config)
+	dump := &recorderHandle{}
+	if err := check("dump recorder", C.omni_recorder_dump(h.c, data, size, &dump.c)); err != nil {
+		return nil, err
+	}
+	return dump, nil
 }
 
 func (h *recorderHandle) free() {

@@ -13,8 +13,8 @@
 // it calls runtime.LockOSThread in an init function of package main, and either makes all calls from main itself or
 // lets main serve a [Thread], an executor to which other goroutines hand their calls.
 //
-// Two threads at a time never share an engine or a recorder; the only exception is [Recorder.Finish], which may run
-// beside the engines.
+// Two threads at a time never share an engine or a recorder; the only exceptions are [Recorder.Finish], which may run
+// beside the engines, and [Recorder.Status], which may be asked beside everything but [Recorder.Close].
 //
 // # Memory
 //

@@ -6,7 +6,8 @@ import (
 )
 
 // Recorder profiles what the engines of this process do. The order of calls is StartRecorder, then StepBegin and StepEnd
-// in pairs, Stop, Finish, Close. At most one recorder of a process records at a time.
+// in pairs, Stop, Finish, Close. At most one recorder of a process records at a time. One with ring_seconds keeps the last
+// seconds in memory until Dump makes a second recorder of them.
 type Recorder struct {
 	inner   *recorderHandle
 	cleanup runtime.Cleanup
@@ -18,9 +19,13 @@ func StartRecorder(config json.RawMessage) (*Recorder, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newRecorder(inner), nil
+}
+
+func newRecorder(inner *recorderHandle) *Recorder {
 	r := &Recorder{inner: inner}
 	r.cleanup = runtime.AddCleanup(r, (*recorderHandle).free, inner)
-	return r, nil
+	return r
 }
 
 // StepBegin opens the annotation ProfilerStep#number. Steps do not nest. Torch thread.
@@ -35,6 +40,19 @@ func (r *Recorder) StepEnd() error {
 	return r.inner.stepEnd()
 }
 
+// ScopeBegin opens a user annotation of any name: stage.wait, say, for the time in which there is nothing to do. Between
+// steps, one at a time; Stop closes an open one. Torch thread.
+func (r *Recorder) ScopeBegin(name string) error {
+	defer runtime.KeepAlive(r)
+	return r.inner.scopeBegin(name)
+}
+
+// ScopeEnd closes the annotation that ScopeBegin opened. Torch thread.
+func (r *Recorder) ScopeEnd() error {
+	defer runtime.KeepAlive(r)
+	return r.inner.scopeEnd()
+}
+
 // Stop ends collection. Torch thread.
 func (r *Recorder) Stop() error {
 	defer runtime.KeepAlive(r)
@@ -46,6 +64,24 @@ func (r *Recorder) Stop() error {
 func (r *Recorder) Finish() (json.RawMessage, error) {
 	defer runtime.KeepAlive(r)
 	return r.inner.finish()
+}
+
+// Status returns the JSON object that omni_recorder_status describes: events, drops, bytes, cost, and whether a limit has
+// been reached. Any goroutine, until Close.
+func (r *Recorder) Status() (json.RawMessage, error) {
+	defer runtime.KeepAlive(r)
+	return r.inner.status()
+}
+
+// Dump makes a recorder, which has been stopped, of what a ring holds; the ring goes on. config is the JSON object that
+// omni_recorder_dump describes. Between steps, torch thread.
+func (r *Recorder) Dump(config json.RawMessage) (*Recorder, error) {
+	defer runtime.KeepAlive(r)
+	inner, err := r.inner.dump(config)
+	if err != nil {
+		return nil, err
+	}
+	return newRecorder(inner), nil
 }
 
 // Close frees the recorder, which must not be recording, and removes files that were not finished. Calling it again does

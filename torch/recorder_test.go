@@ -134,6 +134,71 @@ func TestClosedRecorderLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestRingIsDumped(t *testing.T) {
+	checkNoLeaks(t)
+	trace := filepath.Join(t.TempDir(), "ring.pt.trace.json.gz")
+	dumpConfig, err := json.Marshal(map[string]string{"session": "s2", "trace_path": trace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ring, dump *Recorder
+	onThread(t, func() {
+		var err error
+		ring, err = StartRecorder(json.RawMessage(`{"recorder":"stream","session":"s","worker":"w","ring_seconds":60}`))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, call := range []func() error{
+			func() error { return ring.ScopeBegin("stage.wait") },
+			ring.ScopeEnd,
+			func() error { return ring.StepBegin(3) },
+			ring.StepEnd,
+			func() error { dump, err = ring.Dump(dumpConfig); return err },
+		} {
+			if err := call(); err != nil {
+				t.Error(err)
+			}
+		}
+		wantCode(t, ring.ScopeEnd(), FailedPrecondition, "end recorder scope", "no scope")
+		_, err = ring.Dump(json.RawMessage(`{}`))
+		wantCode(t, err, InvalidArgument, "dump recorder", "session")
+	})
+	if ring == nil || dump == nil {
+		t.FailNow()
+	}
+	var status struct {
+		Events  int64
+		Full    string
+		Dropped map[string]int64
+	}
+	data, err := ring.Status() // not on the torch thread
+	if err == nil {
+		err = json.Unmarshal(data, &status)
+	}
+	if err != nil || status.Events != 2 || status.Full != "" || len(status.Dropped) != 0 {
+		t.Errorf("got status %s, %v, want 2 events", data, err)
+	}
+	if data, err = dump.Finish(); err != nil {
+		t.Errorf("finish dump: got %s, %v", data, err)
+	}
+	if _, err := os.Stat(trace); err != nil {
+		t.Error(err)
+	}
+	dump.Close()
+	onThread(t, func() {
+		if err := ring.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	ring.Close()
+	_, err = ring.Status()
+	wantCode(t, err, FailedPrecondition, "already closed")
+	_, err = ring.Dump(dumpConfig)
+	wantCode(t, err, FailedPrecondition, "already closed")
+	wantCode(t, ring.ScopeBegin("x"), FailedPrecondition, "already closed")
+}
+
 func TestStartRecorderRefusesBadConfigs(t *testing.T) {
 	checkNoLeaks(t)
 	tests := map[string]string{
