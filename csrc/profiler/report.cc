@@ -3,6 +3,8 @@
 
 #include <torch/headeronly/version.h>
 
+#include <chrono>
+
 #include "profiler/output_file.h"
 
 namespace omni {
@@ -22,6 +24,7 @@ void FinishedFiles::finish_trace(TraceWriter& trace, int64_t end_ns) {
 }
 
 void FinishedFiles::write_table(const TableBuilder& table) {
+  const auto began = std::chrono::steady_clock::now();
   int64_t lost = 0;
   for (const auto& [reason, count] : dropped) lost += count;
   std::string text = "Stage " + std::to_string(config_.stage) + " (" + config_.worker + "), rank " +
@@ -33,12 +36,12 @@ void FinishedFiles::write_table(const TableBuilder& table) {
   file.write(text);
   file.commit();
   files_.push_back({{"path", file.path()}, {"kind", "table"}, {"bytes", file.bytes_out()}});
+  table_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began).count();
 }
 
 nlohmann::json FinishedFiles::json() const {
-  return {{"files", files_},           {"events", events},     {"steps", steps},
-          {"dropped", dropped_json()}, {"write_ms", write_ms}, {"wall_ns", wall_ns},
-          {"overhead_ns", overhead_ns}};
+  return {{"files", files_},      {"events", events},     {"steps", steps},     {"dropped", dropped_json()},
+          {"write_ms", write_ms}, {"table_ms", table_ms}, {"wall_ns", wall_ns}, {"overhead_ns", overhead_ns}};
 }
 
 nlohmann::json FinishedFiles::dropped_json() const {

@@ -22,6 +22,7 @@ class FinishedFiles {
   int64_t steps = 0;
   std::map<std::string, int64_t> dropped;  // what the files lack, by reason
   double write_ms = 0;
+  double table_ms = 0;      // of those, for the table; set by write_table
   int64_t wall_ns = 0;      // how long was recorded
   int64_t overhead_ns = 0;  // how much longer the recorded ops took for it
   int64_t writer_ns = 0;    // processor time of writing while recording; 0 if all was written afterwards
