@@ -19,7 +19,7 @@ FUZZTIME ?= 60s
 TAGS ?=
 export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS
 
-.PHONY: help deps build test sanitize lint format fuzz bench bench-profiler demo env clean
+.PHONY: help deps build test sanitize lint format fuzz oracle bench bench-profiler demo env clean
 
 help: ## this list
 	@echo "Targets:"
@@ -47,6 +47,9 @@ format: deps ## rewrite Go, C and C++ sources in the checked format
 
 fuzz: build ## run every fuzz target for FUZZTIME
 	@scripts/fuzz.sh
+
+oracle: build ## both recorders over a million ops must hold the same events (minutes)
+	@OMNI_ORACLE_OPS=1000000 build/csrc/tests/recorder_oracle_test
 
 bench: build ## speed of the engines and of a whole request, beside the reference where it is installed
 	@scripts/bench.sh
