@@ -5,6 +5,7 @@
 #include <atomic>
 #include <utility>
 
+#include "profiler/call_sites.h"
 #include "profiler/stream_recorder.h"
 #include "profiler/torch_recorder.h"
 #include "runtime/config.h"
@@ -131,7 +132,9 @@ std::unique_ptr<Recorder> start_recorder(const nlohmann::json& json) {
   }
 }
 
-Recorder::Recorder(RecorderConfig config) : config_(std::move(config)), state_(State::kRecording) {}
+Recorder::Recorder(RecorderConfig config) : config_(std::move(config)), state_(State::kRecording) {
+  want_call_sites(config_.with_stack);
+}
 
 Recorder::Recorder(RecorderConfig config, Stopped /*state*/)
     : config_(std::move(config)), state_(State::kStopped) {}
@@ -177,6 +180,7 @@ void Recorder::stop() {
   require_recording("stop");
   state_ = State::kStopped;
   recording = false;
+  want_call_sites(false);
   scope_.reset();
   if (std::exchange(step_open_, false)) {
     on_step_end();

@@ -3,7 +3,10 @@
 
 #include <ATen/record_function.h>
 
+#include <source_location>
 #include <string>
+
+#include "profiler/call_sites.h"
 
 namespace omni {
 
@@ -12,8 +15,10 @@ namespace omni {
 // build it once when the model is built, not per call.
 class Scope {
  public:
-  explicit Scope(const std::string& name) : guard_(at::RecordScope::USER_SCOPE) {
+  explicit Scope(const std::string& name, const std::source_location& site = std::source_location::current())
+      : guard_(at::RecordScope::USER_SCOPE) {
     if (guard_.isActive()) {
+      note_call_site(name, site);
       guard_.before(std::string_view(name));
     }
   }

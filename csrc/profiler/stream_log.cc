@@ -25,14 +25,30 @@ constexpr size_t padded(size_t size) { return (size + 7) & ~size_t{7}; }
 // Owns the calling thread's log, which leaves the hub with the thread.
 struct ThreadLogHolder {
   std::unique_ptr<ThreadLog> log;
-  ~ThreadLogHolder() {
-    if (log) Hub::get().remove(*log);
-  }
+  ~ThreadLogHolder();
 };
 
 namespace {
+
 thread_local ThreadLogHolder holder;
+
+// The same log, without the price of a thread_local that has a destructor. The model is right because this library is
+// loaded with the program.
+#ifdef __GNUC__
+[[gnu::tls_model("initial-exec")]]
+#endif
+constinit thread_local ThreadLog* current_log = nullptr;
+
+// What records while the thread is taken apart has no log any more.
+constinit thread_local bool thread_has_ended = false;
+
 }  // namespace
+
+ThreadLogHolder::~ThreadLogHolder() {
+  current_log = nullptr;
+  thread_has_ended = true;
+  if (log) Hub::get().remove(*log);
+}
 
 Hub& Hub::get() {
   static Hub* const hub = new Hub;  // never destroyed
@@ -100,13 +116,13 @@ void Session::close() {
 std::shared_ptr<Session> Hub::open(const Session::Options& options) {
   const std::lock_guard lock(mutex_);
   session_ = std::make_shared<Session>(++last_generation_, options);
-  generation_.store(last_generation_, std::memory_order_release);
+  open_generation_.store(last_generation_, std::memory_order_release);
   return session_;
 }
 
 void Hub::close() {
   const std::lock_guard lock(mutex_);
-  generation_.store(0, std::memory_order_release);
+  open_generation_.store(0, std::memory_order_release);
   if (!session_->ring()) copy_open(*session_);
   for (ThreadLog* log : logs_) {
     if (log->session_ != session_) continue;
@@ -203,21 +219,26 @@ bool Hub::exchange(ThreadLog& log) {
 }
 
 ThreadLog* ThreadLog::current() {
-  Hub& hub = Hub::get();
-  const uint64_t generation = hub.generation();
+  const uint64_t generation = Hub::generation();
   if (generation == 0) return nullptr;
-  if (!holder.log) {
+  ThreadLog* const log = current_log;
+  if (log != nullptr && log->generation_ == generation) return log;
+  return join_current();
+}
+
+ThreadLog* ThreadLog::join_current() {
+  if (thread_has_ended) return nullptr;
+  Hub& hub = Hub::get();
+  if (current_log == nullptr) {
     auto log = std::make_unique<ThreadLog>();
     log->thread_ = ::syscall(SYS_gettid);
     hub.add(*log);
+    current_log = log.get();
     holder.log = std::move(log);
   }
-  ThreadLog* const log = holder.log.get();
-  if (log->generation_ != generation) {
-    if (!hub.join(*log)) return nullptr;
-    log->restart();
-  }
-  return log;
+  if (!hub.join(*current_log)) return nullptr;
+  current_log->restart();
+  return current_log;
 }
 
 void ThreadLog::restart() {

@@ -134,9 +134,8 @@ class Hub {
   // Frees the pool's chunks, unless a session is open and will want them.
   void trim();
 
-  uint64_t generation() const {
-    return generation_.load(std::memory_order_acquire);
-  }  // 0: no session is open
+  // The open session's, 0 if there is none. Not a member of the one hub: the hot path asks for nothing else of it.
+  static uint64_t generation() { return open_generation_.load(std::memory_order_acquire); }
 
  private:
   friend class ThreadLog;
@@ -153,7 +152,7 @@ class Hub {
   // Copies what the open session's threads have published and not yet handed over to the queue of to.
   void copy_open(Session& to);
 
-  std::atomic<uint64_t> generation_{0};
+  static inline constinit std::atomic<uint64_t> open_generation_{0};
 
   std::mutex mutex_;  // guards what follows, and each log's chunk_ and session_ pointers
   uint64_t last_generation_ = 0;
@@ -193,6 +192,8 @@ class ThreadLog {
     uint32_t id = 0;
   };
 
+  // The slow part of current(): makes the thread's log, or brings it into the running session.
+  static ThreadLog* join_current();
   void restart();
   uint32_t name_id(const char* text);
   bool begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint64_t serial);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "profiler/call_sites.h"
 #include "profiler/stream_inputs.h"
 
 namespace omni::stream {
@@ -120,6 +121,8 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
     const Frame& outer = thread.frames[thread.depth - 1];
     frame.module = outer.kind == Kind::kScopeBegin && outer.annotation ? outer.name : outer.module;
   }
+  frame.stack.clear();
+  if (config_.with_stack && header.kind == Kind::kScopeBegin && frame.annotation) set_stack(thread, frame);
   const size_t row = row_of(frame);
   frame.utility = row == TableBuilder::kNoRow;
   frame.in_table = thread.in_window && !frame.refused && !frame.utility;
@@ -214,8 +217,20 @@ void Reader::write(Thread& thread, const Frame& frame, int64_t end_ns, bool asyn
   event.sequence = frame.sequence;
   event.forward_thread = frame.forward_thread;
   if (config_.with_stack && frame.module != kNoModule) event.module = name(frame.module).text;
+  event.stack = frame.stack;
   event.inputs = frame.inputs;
   trace_->op(event);
+}
+
+void Reader::set_stack(const Thread& thread, Frame& frame) {
+  frame.stack = name(frame.name).site;
+  for (size_t i = thread.depth; i > 0; --i) {
+    const std::string& outer = thread.frames[i - 1].stack;
+    if (outer.empty()) continue;
+    if (!frame.stack.empty()) frame.stack += ';';
+    frame.stack += outer;
+    return;
+  }
 }
 
 size_t Reader::row_of(const Frame& frame) {
@@ -232,6 +247,7 @@ const Reader::Name& Reader::name(uint32_t id) {
     fresh.row = utility ? TableBuilder::kNoRow : table_.row(fresh.text, false);
     fresh.note = table_.row(fresh.text, true);
     fresh.has_flops = has_flops(fresh.text);
+    if (config_.with_stack) fresh.site = call_site(fresh.text);
   }
   return names_[id];
 }

@@ -44,9 +44,10 @@ class Reader {
  private:
   struct Name {
     std::string text;
-    size_t row;      // in the table, as an op
-    size_t note;     // in the table, as an annotation
-    bool has_flops;  // an op whose operations torch estimates
+    size_t row;        // in the table, as an op
+    size_t note;       // in the table, as an annotation
+    bool has_flops;    // an op whose operations torch estimates
+    std::string site;  // where the scope of that name stands
   };
 
   // What has begun and not ended.
@@ -66,6 +67,7 @@ class Reader {
     uint64_t flops = 0;
     uint32_t module = kNoModule;  // the innermost scope around it
     std::string inputs;           // JSON text
+    std::string stack;            // of an annotation: its call site and those around it
   };
   static constexpr uint32_t kNoModule = UINT32_MAX;
 
@@ -91,6 +93,8 @@ class Reader {
   // Writes the event of frame and takes it from the stack.
   void close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async);
   void write(Thread& thread, const Frame& frame, int64_t end_ns, bool async);
+  // The call sites of the annotation that begins above the thread's open frames.
+  void set_stack(const Thread& thread, Frame& frame);
   size_t row_of(const Frame& frame);
   const Name& name(uint32_t id);
   std::string_view frame_name(const Frame& frame);

@@ -17,6 +17,7 @@
 #include <variant>
 #include <vector>
 
+#include "profiler/call_sites.h"
 #include "profiler/json_text.h"
 
 namespace omni {
@@ -75,6 +76,9 @@ std::string inputs_text(const TorchOp& op) {
   return text;
 }
 
+// Torch converts its times afterwards: they may be off by a few microseconds.
+constexpr int64_t kClockSlackNs = 50000;
+
 // Whether an activity is also in torch's tree.
 bool is_in_tree(ActivityType type) {
   return type == ActivityType::CPU_OP || type == ActivityType::USER_ANNOTATION ||
@@ -98,13 +102,17 @@ bool is_on_device(ActivityType type) {
 // Walks over host events in the order of time, keeping per thread what is open.
 class HostWalk {
  public:
-  HostWalk(const RecorderConfig& config, TraceWriter* trace, TableBuilder& table,
+  HostWalk(const TorchEventsSink& sink,
            const std::unordered_map<uint64_t, std::vector<const ITraceActivity*>>& launched)
-      : config_(config), trace_(trace), table_(table), launched_(launched) {}
+      : config_(sink.config),
+        until_ns_(sink.until_ns),
+        trace_(sink.trace),
+        table_(sink.table),
+        launched_(launched) {}
 
   void op(const impl::Result& result, const TorchOp& op) {
     const int64_t thread = result.kineto_info_.resource;
-    const int64_t end_ns = std::max(op.end_time_ns_, result.start_time_ns_);
+    const int64_t end_ns = std::max(std::min(op.end_time_ns_, until_ns_), result.start_time_ns_);
     const bool annotation = op.scope_ == at::RecordScope::USER_SCOPE;
     const bool async = op.is_async_ || (op.end_tid_ != 0 && op.end_tid_ != result.start_tid_);
     std::vector<Open>& stack = open_[thread];
@@ -119,7 +127,15 @@ class HostWalk {
     launched_by(op, thread);
     const uint64_t flops = config_.with_flops ? impl::computeFlops(op.name_, op.extra_args_) : 0;
     const bool module = annotation && !op.name_.starts_with("ProfilerStep#");
-    stack.push_back({end_ns, flops, module ? &op.name_ : (stack.empty() ? nullptr : stack.back().module)});
+    const bool outermost = stack.empty();
+    Open& open = stack.emplace_back(Open{end_ns, flops, nullptr, {}});
+    if (!outermost) {
+      open.module = stack[stack.size() - 2].module;
+      open.sites = stack[stack.size() - 2].sites;
+    }
+    if (!module) return;
+    open.module = &op.name_;
+    if (config_.with_stack) open.sites = sites_of(op.name_, open.sites);
   }
 
   void allocation(const impl::Result& result, const Allocation& allocation) {
@@ -151,7 +167,14 @@ class HostWalk {
     int64_t end_ns;
     uint64_t flops;
     const std::string* module;  // the innermost module at this depth; may be null
+    std::string sites;          // the call sites of the modules at this depth
   };
+
+  static std::string sites_of(const std::string& name, const std::string& outer) {
+    std::string sites = call_site(name);
+    if (!sites.empty() && !outer.empty()) sites += ';';
+    return sites + outer;
+  }
 
   // Ends what cannot contain an event from start_ns to end_ns.
   void close(int64_t thread, std::vector<Open>& stack, int64_t start_ns, int64_t end_ns) {
@@ -177,6 +200,11 @@ class HostWalk {
     event.forward_thread = op.forward_tid_;
     if (config_.with_stack && !stack.empty() && stack.back().module != nullptr)
       event.module = *stack.back().module;
+    std::string sites;
+    if (config_.with_stack && annotation && !op.name_.starts_with("ProfilerStep#")) {
+      sites = sites_of(op.name_, stack.empty() ? std::string() : stack.back().sites);
+    }
+    event.stack = sites;
     event.inputs = inputs;
     trace_->op(event);
   }
@@ -191,6 +219,7 @@ class HostWalk {
   }
 
   const RecorderConfig& config_;
+  const int64_t until_ns_;
   TraceWriter* trace_;
   TableBuilder& table_;
   const std::unordered_map<uint64_t, std::vector<const ITraceActivity*>>& launched_;
@@ -286,12 +315,14 @@ int64_t write_torch_events(torch::autograd::profiler::ProfilerResult& result, co
     return a_end != b_end ? a_end > b_end : a->correlationID() < b->correlationID();
   });
 
-  HostWalk walk(sink.config, sink.trace, sink.table, launched);
+  HostWalk walk(sink, launched);
   int64_t events = 0;
   for (const impl::Result* event : order) {
     const bool written = std::holds_alternative<TorchOp>(event->extra_fields_) ||
                          std::holds_alternative<Allocation>(event->extra_fields_);
-    if (!written || event->start_time_ns_ < sink.from_ns || !admit(sink)) continue;
+    const int64_t start_ns = event->start_time_ns_;
+    if (!written || start_ns < sink.from_ns || start_ns > sink.until_ns + kClockSlackNs || !admit(sink))
+      continue;
     ++events;
     if (const auto* op = std::get_if<TorchOp>(&event->extra_fields_)) {
       walk.op(*event, *op);

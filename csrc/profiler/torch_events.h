@@ -18,6 +18,7 @@ namespace omni {
 struct TorchEventsSink {
   const RecorderConfig& config;
   int64_t from_ns = 0;           // leaves out what began before
+  int64_t until_ns = INT64_MAX;  // leaves out what began later; what is open then ends then
   TraceWriter* trace = nullptr;  // may be null
   TableBuilder& table;
   Budget& budget;

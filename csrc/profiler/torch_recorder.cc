@@ -4,11 +4,13 @@
 #include <ATen/record_function.h>
 #include <c10/util/ApproximateClock.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
+#include <torch/csrc/profiler/orchestration/observer.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -48,6 +50,76 @@ std::unique_ptr<at::ObserverContext> count_op(const at::RecordFunction& /*fn*/) 
   return nullptr;
 }
 
+// A recording that has ended, still in the form in which torch's profiler collected it. Bringing that into order takes
+// microseconds an event, so it happens on the thread that writes the files; unless the next recording begins sooner, which
+// has to wait for it because Kineto does one thing at a time.
+class Collected {
+ public:
+  // [torch thread] Takes the running profiler from the thread: nothing more is recorded.
+  Collected() : state_(impl::ProfilerStateBase::pop(/*global=*/false)) {
+    if (state_ == nullptr) throw Error(OMNI_INTERNAL, "torch's profiler was stopped by someone else");
+    state_->removeCallback();
+  }
+  ~Collected() { settle(); }
+  Collected(const Collected&) = delete;
+  Collected& operator=(const Collected&) = delete;
+
+  // Any thread. Brings the recording into order, unless that has been done. An error of Kineto's is kept for take().
+  void settle() noexcept {
+    const std::lock_guard lock(mutex_);
+    if (state_ == nullptr) return;
+    try {
+      // Torch disables the profiler of the calling thread, and does not mind which thread that is.
+      impl::ProfilerStateBase::push(std::move(state_));
+      result_ = api::disableProfiler();
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    state_ = nullptr;
+  }
+
+  // Any thread, once.
+  std::unique_ptr<api::ProfilerResult> take() {
+    settle();
+    const std::lock_guard lock(mutex_);
+    if (error_) std::rethrow_exception(error_);
+    return std::move(result_);
+  }
+
+ private:
+  std::mutex mutex_;  // guards what follows
+  std::shared_ptr<impl::ProfilerStateBase> state_;
+  std::unique_ptr<api::ProfilerResult> result_;
+  std::exception_ptr error_;
+};
+
+// The last recording that has ended, for the next to wait for.
+class LastCollected {
+ public:
+  static void set(const std::shared_ptr<Collected>& collected) {
+    const std::lock_guard lock(mutex());
+    last() = collected;
+  }
+  static void settle() {
+    std::shared_ptr<Collected> collected;
+    {
+      const std::lock_guard lock(mutex());
+      collected = last().lock();
+    }
+    if (collected) collected->settle();
+  }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex guards_last;
+    return guards_last;
+  }
+  static std::weak_ptr<Collected>& last() {
+    static std::weak_ptr<Collected> collected;
+    return collected;
+  }
+};
+
 // Torch's profiler cannot be limited while it runs. So the budget closes what can be seen from outside, status(), as soon
 // as max_events ops have run, and the files when they are written.
 class TorchRecorder final : public Recorder {
@@ -69,6 +141,7 @@ class TorchRecorder final : public Recorder {
     // The cost of an op is measured on one that does nothing, before and after; what that records is left out.
     constexpr int kBlocks = 9;
     const double without_ns = trivial_op_ns(kBlocks);
+    LastCollected::settle();
     api::prepareProfiler(profiler_config, activities);
     api::enableProfiler(profiler_config, activities, scopes);
     at::RecordFunctionCallback counter(&count_op);
@@ -107,8 +180,8 @@ class TorchRecorder final : public Recorder {
       if (budget_.refused() > 0) status.dropped[std::string(drop_reason(status.full))] = budget_.refused();
     } else {
       const int64_t limit = config().max_events;
-      status.events =
-          stopped_ ? collected_.load(std::memory_order_relaxed) : recorded.load(std::memory_order_relaxed);
+      status.events = stopped_ ? events_at_stop_.load(std::memory_order_relaxed)
+                               : recorded.load(std::memory_order_relaxed);
       if (limit > 0 && status.events >= limit) {
         status.full = Full::kEvents;
         if (status.events > limit) status.dropped["budget"] = status.events - limit;
@@ -130,21 +203,22 @@ class TorchRecorder final : public Recorder {
 
   void on_stop() override {
     at::removeCallback(counter_);
-    collected_ = recorded.load();
+    events_at_stop_ = recorded.load();
     stopped_ = true;
     end_ns_ = c10::getTime();
-    result_ = api::disableProfiler();
-    if (result_ == nullptr) throw Error(OMNI_INTERNAL, "torch's profiler was stopped by someone else");
+    collected_ = std::make_shared<Collected>();
+    LastCollected::set(collected_);
   }
 
   nlohmann::json on_finish() override {
     const auto began = std::chrono::steady_clock::now();
     // Freed here, on the caller's thread, also when writing fails: destroying a million events takes a second.
-    const std::unique_ptr<api::ProfilerResult> result = std::move(result_);
+    const std::unique_ptr<api::ProfilerResult> result = collected_->take();
     FinishedFiles files(config());
     TableBuilder table;
     files.events = write_torch_events(*result, {.config = config(),
                                                 .from_ns = start_ns_,
+                                                .until_ns = end_ns_,
                                                 .trace = trace_ ? &*trace_ : nullptr,
                                                 .table = table,
                                                 .budget = budget_});
@@ -175,11 +249,11 @@ class TorchRecorder final : public Recorder {
   double cost_ns_ = 0;  // of an op
   int64_t start_ns_ = 0;
   int64_t end_ns_ = 0;
-  std::unique_ptr<api::ProfilerResult> result_;
+  std::shared_ptr<Collected> collected_;
   // For status(), on any thread.
   std::atomic<bool> stopped_{false};
-  std::atomic<int64_t> collected_{0};  // recorded, when it stopped
-  std::atomic<int64_t> events_{-1};    // written; -1 before
+  std::atomic<int64_t> events_at_stop_{0};
+  std::atomic<int64_t> events_{-1};  // written; -1 before
   std::atomic<int64_t> trace_bytes_{0};
 };
 

@@ -1,6 +1,8 @@
 // The trace file: header, events, footer.
 #include "profiler/trace_writer.h"
 
+#include <c10/core/DeviceType.h>
+#include <c10/util/ApproximateClock.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -56,7 +58,8 @@ std::string integer_member(std::string_view key, int64_t value) {
 
 // One line per member, "key": value with a blank, which HTA's search for the rank needs. nlohmann's dump without
 // indentation writes none inside nested objects, so the distributed block is spelled out.
-std::string header_text(const RecorderConfig& config, int64_t base_ns, const nlohmann::json& environment) {
+std::string header_text(const RecorderConfig& config, int64_t base_ns, int64_t start_ns,
+                        const nlohmann::json& environment) {
   std::string text = "{\n\"schemaVersion\": 1,\n";
   const auto member = [&text](const std::string& key, const nlohmann::json& value) {
     append_json_string(text, key);
@@ -83,6 +86,8 @@ std::string header_text(const RecorderConfig& config, int64_t base_ns, const nlo
                   {"worker", config.worker},
                   {"stage", config.stage},
                   {"recorder", config.recorder},
+                  {"start_ns", start_ns},
+                  {"monotonic_offset_ns", c10::getTime() - c10::getTime(/*allow_monotonic=*/true)},
                   {"metadata", config.metadata}});
   text += "\"displayTimeUnit\": \"ms\",\n\"baseTimeNanoseconds\": ";
   append_json_int(text, base_ns);
@@ -111,7 +116,7 @@ TraceWriter::TraceWriter(const RecorderConfig& config, int64_t start_ns, const n
       process_(::getpid()),
       start_ns_(start_ns),
       base_ns_((config.base_time_ns > 0 ? config.base_time_ns : start_ns) / kBasePeriodNs * kBasePeriodNs),
-      buffer_(header_text(config, base_ns_, environment)) {
+      buffer_(header_text(config, base_ns_, start_ns_, environment)) {
   // The first event has no comma before it, so it is written here.
   buffer_ += "\n{\"ph\":\"M\",\"name\":\"process_name\"";
   place(process_, 0, start_ns_);
@@ -139,6 +144,10 @@ void TraceWriter::op(const HostEvent& event) {
   }
   buffer_ += ",\"Ev Idx\":";
   append_json_int(buffer_, events_ - 1);
+  if (!event.stack.empty()) {
+    buffer_ += ",\"Call stack\":";
+    append_json_string(buffer_, event.stack);
+  }
   if (!event.module.empty()) {
     buffer_ += ",\"Module Hierarchy\":";
     append_json_string(buffer_, event.module);
@@ -171,6 +180,28 @@ void TraceWriter::memory(const MemoryEvent& event) {
   append_json_int(buffer_, event.device_index);
   buffer_ += ",\"Ev Idx\":";
   append_json_int(buffer_, events_ - 1);
+  buffer_ += '}';
+  end_event();
+  MemoryCounter& counter = memory_counters_[{event.device_type, event.device_index}];
+  counter.last = event;
+  if (counter.written_ns != INT64_MIN && event.time_ns - counter.written_ns < kCounterPeriodNs) return;
+  counter.written_ns = event.time_ns;
+  memory_counter(event);
+}
+
+void TraceWriter::memory_counter(const MemoryEvent& event) {
+  const std::string device = c10::DeviceTypeName(static_cast<c10::DeviceType>(event.device_type));
+  std::string name = device + " memory (" + worker_ + ")";
+  if (event.device_type != 0)
+    name = device + " " + std::to_string(event.device_index) + name.substr(device.size());
+  begin_event("C", "memory", name);
+  place(process_, 0, event.time_ns);
+  buffer_ += ",\"args\":{\"allocated\":";
+  append_json_uint(buffer_, event.total_allocated);
+  if (event.total_reserved > 0) {
+    buffer_ += ",\"reserved\":";
+    append_json_uint(buffer_, event.total_reserved);
+  }
   buffer_ += '}';
   end_event();
 }
@@ -211,14 +242,17 @@ void TraceWriter::mark(std::string_view name, int64_t time_ns) {
 }
 
 int64_t TraceWriter::expected_bytes() const {
-  // What follows the events: the footer, two lines per thread.
-  constexpr int64_t kFooterBytes = 1500, kThreadBytes = 300;
-  return file_.expected_bytes(static_cast<int64_t>(buffer_.size() + threads_.size() * kThreadBytes) +
-                              kFooterBytes);
+  // What is still to come: two lines per thread, what is open, the footer.
+  constexpr int64_t kThreadBytes = 300, kOpenBytes = 10000;
+  const auto waiting = static_cast<int64_t>(buffer_.size());
+  return file_.expected_bytes(waiting + static_cast<int64_t>(threads_.size()) * kThreadBytes + kOpenBytes);
 }
 
 void TraceWriter::finish(int64_t end_ns, const nlohmann::json& totals) {
   name_threads();
+  for (const auto& [device, counter] : memory_counters_) {
+    if (counter.last.time_ns > counter.written_ns) memory_counter(counter.last);
+  }
   begin_event("X", "Trace", "PyTorch Profiler (0)");
   buffer_ += ",\"pid\":\"Spans\",\"tid\":\"PyTorch Profiler\",\"ts\":";
   append_json_us(buffer_, start_ns_ - base_ns_);

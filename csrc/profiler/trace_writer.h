@@ -39,6 +39,7 @@ struct HostEvent {
   uint64_t function_id = 0;  // RecordFunction's handle, 0 if it has none
   int64_t sequence = -1;     // autograd's number, -1 if there is none
   uint64_t forward_thread = 0;
+  std::string_view stack = {};   // call sites, innermost first, separated by semicolons; may be empty
   std::string_view module = {};  // path of the innermost module that ran the op; may be empty
   std::string_view inputs = {};  // more members of args as JSON text: "Input Dims": [...], ...; may be empty
 };
@@ -90,6 +91,7 @@ class TraceWriter {
 
   // Each writes one event. Ops of one thread must come in the order that Lanes needs, or be known to nest.
   void op(const HostEvent& event);
+  // A memory event also moves the counter of its device, at most once in kCounterPeriodNs.
   void memory(const MemoryEvent& event);
   void activity(const ActivityEvent& event);
   // One end of an arrow; id is unique within the file, name is its category.
@@ -114,8 +116,18 @@ class TraceWriter {
   void place(int64_t process, int64_t thread, int64_t time_ns);
   void duration(int64_t start_ns, int64_t end_ns);
   void end_event();
+  // Writes the value of a device's memory counter.
+  void memory_counter(const MemoryEvent& event);
   void metadata_event(std::string_view name, int64_t process, int64_t thread, std::string_view args);
   void name_threads();
+
+  // Memory changes with every op: a counter that follows each change would double the trace.
+  static constexpr int64_t kCounterPeriodNs = 100000;
+
+  struct MemoryCounter {
+    MemoryEvent last;
+    int64_t written_ns = INT64_MIN;  // the time of the value that was written last
+  };
 
   OutputFile file_;
   std::string worker_;
@@ -124,8 +136,9 @@ class TraceWriter {
   int64_t start_ns_;
   int64_t base_ns_;
   int64_t events_ = 0;
-  std::string buffer_;                            // text that file_ has not yet got
-  std::unordered_map<int64_t, int64_t> threads_;  // host threads seen: events of each
+  std::string buffer_;                                            // text that file_ has not yet got
+  std::map<std::pair<int, int>, MemoryCounter> memory_counters_;  // by device
+  std::unordered_map<int64_t, int64_t> threads_;                  // host threads seen: events of each
 };
 
 }  // namespace omni

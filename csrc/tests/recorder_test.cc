@@ -111,6 +111,7 @@ TEST_P(RecorderTest, HeaderNamesTheWorker) {
   EXPECT_EQ(trace["omni"]["session"], "s1");
   EXPECT_EQ(trace["omni"]["worker"], "stage-2");
   EXPECT_EQ(trace["omni"]["metadata"]["note"], "\xF0\x9F\x98\x80");
+  EXPECT_GT(trace["omni"]["start_ns"], 1600000000000000000);
   EXPECT_EQ(trace["omniTotals"]["steps"], 1);
   EXPECT_EQ(trace["displayTimeUnit"], "ms");
   EXPECT_TRUE(trace["baseTimeNanoseconds"].is_number_integer());
@@ -140,6 +141,16 @@ TEST_P(RecorderTest, StackIsThePathOfTheModule) {
   EXPECT_FALSE(named(trace, "ProfilerStep#0")[0]["args"].contains("Module Hierarchy"));
 }
 
+TEST_P(RecorderTest, AnnotationsSayWhereTheyStand) {
+  const json trace = read_trace(record({{"with_stack", true}}, 1)["files"][0]["path"]);
+  const std::string inner = named(trace, "thinker.layers.0.mlp")[0]["args"]["Call stack"];
+  const std::string outer = named(trace, "thinker.layers.0")[0]["args"]["Call stack"];
+  EXPECT_TRUE(outer.starts_with("csrc/tests/recorder_test.cc(")) << outer;
+  EXPECT_NE(outer.find("run_ops"), std::string::npos) << outer;
+  EXPECT_TRUE(inner.ends_with(";" + outer)) << inner;
+  EXPECT_FALSE(named(trace, "aten::mm")[0]["args"].contains("Call stack"));
+}
+
 TEST_P(RecorderTest, ModulesAloneAreEnough) {
   const json result = record({{"detail", "modules"}}, 2);
   const json trace = read_trace(result["files"][0]["path"]);
@@ -155,6 +166,10 @@ TEST_P(RecorderTest, MemoryGoesToTraceAndTable) {
   ASSERT_FALSE(allocations.empty());
   EXPECT_EQ(allocations[0]["ph"], "i");
   EXPECT_EQ(allocations[0]["args"]["Device Type"], 0);
+  const auto counters = named(read_trace(result["files"][0]["path"]), "CPU memory (stage-2)");
+  ASSERT_FALSE(counters.empty());
+  EXPECT_EQ(counters.back()["ph"], "C");
+  EXPECT_EQ(counters.back()["args"]["allocated"], allocations.back()["args"]["Total Allocated"]);
   const std::string table = read_text(result["files"][1]["path"]);
   EXPECT_NE(table.find("Self CPU Mem"), std::string::npos);
   EXPECT_NE(table.find("256 B"), std::string::npos) << table;  // an 8x8 float matrix
