@@ -4,7 +4,7 @@
 #include <ATen/Version.h>
 #include <torch/version.h>
 
-#include "runtime/device.h"
+#include "runtime/cuda.h"
 #include "runtime/torch_thread.h"
 
 using omni::guard;
@@ -25,13 +25,15 @@ omni_status* omni_runtime_init(const char* config, size_t config_size) {
     constexpr int64_t kMaxThreads = 1024;
     const nlohmann::json document = omni::parse_argument(config, config_size, "runtime config");
     const omni::Config fields(&document, "runtime config");
-    fields.reject_unknown({"threads"});
+    fields.reject_unknown({"threads", "cuda"});
     const int64_t threads = fields.integer("threads", 0);
     if (threads < 0 || threads > kMaxThreads) {
       fields.fail("\"threads\": expected 0 to " + std::to_string(kMaxThreads) + ", found " +
                   std::to_string(threads));
     }
+    const bool cuda = fields.boolean("cuda", false);
     omni::init_torch_thread(threads);
+    if (cuda) omni::open_cuda();
   });
 }
 

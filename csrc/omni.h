@@ -70,10 +70,12 @@ OMNI_API void omni_buffer_free(omni_buffer* buffer);
 OMNI_API uint32_t omni_abi_version(void);
 
 /* Makes the calling thread the torch thread of this process and sets the number of intra-op threads.
- * config: {"threads": N (0 = torch's default)}. A second call from the same thread changes the thread count. */
+ * config: {"threads": N (0 = torch's default), "cuda": bool (open CUDA now, so that omni_runtime_info can say what
+ * there is; what is missing is no error)}. A second call from the same thread changes the thread count. */
 OMNI_API omni_status* omni_runtime_init(const char* config, size_t config_size);
 
-/* JSON about the library and machine: {"torch","abi","compiler","cpu_capability","threads","cuda":{...}}. */
+/* JSON about the library and machine: {"torch","abi","compiler","cpu_capability","threads","cuda":{"opened":bool,
+ * "driver":bool,"driver_version":N,"library":path,"devices":N,"plugin":bool,"reason","plugin_reason"}}. */
 OMNI_API omni_status* omni_runtime_info(omni_buffer** out);
 
 /* Live handles of a class ("status", "buffer", "engine", "sequence", "step", "recorder"), -1 if unknown.

@@ -28,6 +28,14 @@ if [[ ${1:-} == sanitize ]]; then
   exit
 fi
 
+# The CUDA build beside the plain one, as far as its tests need it.
+if [[ ${1:-} == cuda ]]; then
+  configure_cmake build/cuda -DOMNI_SANITIZE=OFF -DOMNI_CUDA=ON
+  ninja -C build/cuda -j "$JOBS" --quiet omni omni_cuda cgotorch cupti_decoder_test gpu_trace_test synthetic_gpu_trace stub_driver
+  CGO_LDFLAGS="$(cgo_ldflags "$ROOT/build/cuda")" go build -tags cuda -o build/cuda/bin/ ./cmd/...
+  exit
+fi
+
 configure_cmake build "${options[@]}"
 ninja -C build -j "$JOBS" --quiet
 # The worker finds the libraries beside itself, wherever the tree is moved to.

@@ -62,3 +62,5 @@ elif ! have_torch || [[ ! -e $OMNI_CUDA_DIR/lib/libcupti.so.13 || ! -e $OMNI_CUD
     die "could not fetch libtorch; set OMNI_TORCH_DIR to a libtorch >= 2.11 that you have"
   have_torch || die "the torch package did not hold lib/libtorch_cpu.so where it was expected (.deps/torch)"
 fi
+
+if [[ " ${TAGS//,/ } " == *" cuda "* ]]; then scripts/deps_cuda.sh; fi

@@ -47,9 +47,10 @@ func take(buffer *C.omni_buffer) []byte {
 }
 
 // Init makes the calling OS thread the torch thread, to which the caller must have locked itself. threads is how many
-// threads compute within an operation, 0 for libtorch's choice. Calling it again there changes the number.
+// threads compute within an operation, 0 for libtorch's choice. Calling it again there changes the number. A build with
+// the tag cuda opens CUDA as well; that there is none is no error.
 func Init(threads int) error {
-	config, size := text(fmt.Appendf(nil, `{"threads":%d}`, threads))
+	config, size := text(fmt.Appendf(nil, `{"threads":%d,"cuda":%t}`, threads, CUDABuild))
 	return check("init runtime", C.omni_runtime_init(config, size))
 }
 

@@ -33,7 +33,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	switch {
 	case len(args) == 1 && args[0] == "--version":
-		fmt.Println(build())
+		fmt.Printf("%s\nCUDA: %s\n", build(), cuda())
 		return 0
 	case len(args) > 0 || !connected():
 		fmt.Fprintln(os.Stderr, "omni-worker is started by omni-run, one process for each stage of a model, and cannot be run by hand. "+
@@ -92,4 +92,34 @@ func build() string {
 		library.Torch = fmt.Sprintf("of unknown version: %v", err)
 	}
 	return fmt.Sprintf("omni-worker %s, ABI %d, torch %s", version, torch.ABIVersion(), library.Torch)
+}
+
+// cuda says in a few words what this process can do with GPUs.
+func cuda() string {
+	if !torch.CUDABuild {
+		return "not in this build (make build TAGS=cuda)"
+	}
+	var info struct {
+		CUDA struct {
+			Devices      int    `json:"devices"`
+			Reason       string `json:"reason"`
+			PluginReason string `json:"plugin_reason"`
+		} `json:"cuda"`
+	}
+	err := torch.Init(0)
+	if err == nil {
+		var text json.RawMessage
+		if text, err = torch.RuntimeInfo(); err == nil {
+			err = json.Unmarshal(text, &info)
+		}
+	}
+	switch {
+	case err != nil:
+		return err.Error()
+	case info.CUDA.Devices == 0:
+		return "no CUDA device: " + info.CUDA.Reason
+	case info.CUDA.PluginReason != "":
+		return fmt.Sprintf("%d devices, without GPU profiling: %s", info.CUDA.Devices, info.CUDA.PluginReason)
+	}
+	return fmt.Sprintf("%d devices", info.CUDA.Devices)
 }

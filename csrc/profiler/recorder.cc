@@ -5,6 +5,7 @@
 #include <atomic>
 #include <utility>
 
+#include "cuda/cuda_recorder.h"
 #include "profiler/call_sites.h"
 #include "profiler/stream_recorder.h"
 #include "profiler/torch_recorder.h"
@@ -22,6 +23,7 @@ using Factory = std::unique_ptr<Recorder> (*)(RecorderConfig config);
 constexpr std::pair<const char*, Factory> kRecorders[] = {
     {"kineto", start_torch_recorder},
     {"stream", start_stream_recorder},
+    {"cuda", start_cuda_recorder},
 };
 
 Factory factory_of(const Config& config, const std::string& name) {

@@ -23,8 +23,6 @@ constexpr int64_t kBasePeriodNs = int64_t{86400} * 1000000000;
 constexpr size_t kFlushBytes = size_t{1} << 20;
 // Where Kineto puts the span of the whole recording in the list of processes.
 constexpr int64_t kSpansSortIndex = 0x20000000;
-// Extra lanes get numbers that no stream or thread has.
-constexpr int64_t kLaneStride = 10000000;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -98,12 +96,14 @@ std::string header_text(const RecorderConfig& config, int64_t base_ns, int64_t s
 }  // namespace
 
 int Lanes::place(int64_t process, int64_t thread, int64_t start_ns, int64_t end_ns) {
-  auto& lanes = open_[{process, thread}];
+  auto& lanes = tracks_[{process, thread}];
   for (size_t lane = 0;; ++lane) {
     if (lane == lanes.size()) lanes.emplace_back();
-    auto& ends = lanes[lane];
+    auto& [last_start, ends] = lanes[lane];
+    if (start_ns < last_start) continue;
     while (!ends.empty() && ends.back() <= start_ns) ends.pop_back();
     if (!ends.empty() && ends.back() < end_ns) continue;
+    last_start = start_ns;
     ends.push_back(end_ns);
     return static_cast<int>(lane);
   }
@@ -227,6 +227,13 @@ void TraceWriter::flow(std::string_view name, uint64_t id, bool start, int64_t t
   if (!start) buffer_ += ",\"bp\":\"e\"";
   place(process, thread, time_ns);
   end_event();
+}
+
+void TraceWriter::process_name(int64_t process, std::string_view name, std::string_view label,
+                               int64_t sort_index) {
+  metadata_event("process_name", process, 0, string_member("name", name));
+  metadata_event("process_labels", process, 0, string_member("labels", label));
+  metadata_event("process_sort_index", process, 0, integer_member("sort_index", sort_index));
 }
 
 void TraceWriter::track_name(int64_t process, int64_t thread, std::string_view name, int64_t sort_index) {

@@ -70,16 +70,22 @@ struct ActivityEvent {
   std::string_view args = {};  // members of args as JSON text
 };
 
-// Puts events that overlap without nesting on further tracks. Events of one track must come in order of their start,
-// longer ones first where starts are equal.
+// Lane n of a track is the thread number + n * kLaneStride, which no stream or thread has.
+constexpr int64_t kLaneStride = 10000000;
+
+// Puts events that overlap without nesting on further tracks. Events of one track should come in order of their start,
+// longer ones first where starts are equal; one that comes late goes to a lane where nothing began after it.
 class Lanes {
  public:
   // Returns 0 for the track's own lane, n for its n-th extra one.
   int place(int64_t process, int64_t thread, int64_t start_ns, int64_t end_ns);
 
  private:
-  // Per track and lane, the ends of the events that are open at the last start.
-  std::map<std::pair<int64_t, int64_t>, std::vector<std::vector<int64_t>>> open_;
+  struct Lane {
+    int64_t last_start = INT64_MIN;
+    std::vector<int64_t> ends;  // of the events that are open at the last start
+  };
+  std::map<std::pair<int64_t, int64_t>, std::vector<Lane>> tracks_;
 };
 
 // Not thread-safe; may be handed from thread to thread. Every function throws what OutputFile throws.
@@ -96,6 +102,8 @@ class TraceWriter {
   void activity(const ActivityEvent& event);
   // One end of an arrow; id is unique within the file, name is its category.
   void flow(std::string_view name, uint64_t id, bool start, int64_t time_ns, int64_t process, int64_t thread);
+  // Names a process that is not this one, such as a device, and places it in the list of processes.
+  void process_name(int64_t process, std::string_view name, std::string_view label, int64_t sort_index);
   // Names a track; the writer itself names those of host threads.
   void track_name(int64_t process, int64_t thread, std::string_view name, int64_t sort_index);
 

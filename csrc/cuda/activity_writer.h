@@ -1,0 +1,88 @@
+// From what a GPU did to the events of a trace, under the names and arguments that Kineto gives them: what reads
+// torch.profiler's traces reads these.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cuda/activity.h"
+#include "profiler/trace_writer.h"
+
+namespace omni::cuda {
+
+// Takes what drain() delivers and writes it after each drain, so that memory does not grow with the trace.
+//
+// Where events go: work on a device to (device, stream), waits for a stream to a track of their own beside it, calls to
+// the host thread that made them, overhead to a process of its own. Work that overlaps on one stream (programmatic
+// dependent launch, graphs) is put on further lanes, since readers drop slices that overlap; args.stream says which
+// stream it was. Every launch and what it launched are joined by an arrow, once both are known.
+//
+// Not thread-safe.
+class ActivityWriter final : public ActivitySink {
+ public:
+  // unix_ns turns a time of the source's clock into Unix time. trace may be null: then events are only counted.
+  ActivityWriter(TraceWriter* trace, std::function<int64_t(uint64_t)> unix_ns);
+
+  // Keeps an activity until flush(). The source's texts must still be there then.
+  void activity(const GpuActivity& activity) override;
+
+  // Writes what has come since the last call, in the order of time.
+  void flush();
+  // Writes the names of all tracks, once, at the end.
+  void finish();
+
+  int64_t events() const { return events_; }
+  // What was not written, by reason: "gpu_time" for records without a sensible beginning and end.
+  const std::map<std::string, int64_t>& dropped() const { return dropped_; }
+
+  // Called for each piece of work on a device with the op that launched it (0: not known) and its length.
+  std::function<void(uint64_t external_id, const GpuActivity& activity, int64_t duration_ns)> on_device_work;
+
+ private:
+  // What is known of a correlation number. They count up, so a ring of the last ones is enough.
+  struct Link {
+    uint32_t correlation = 0;
+    bool launched = false;  // the call has been written: process, thread and time are its
+    bool by_driver = false; // that call was one of the driver
+    bool worked = false;    // the same for the work
+    bool joined = false;
+    uint64_t external_id = 0;
+    int64_t call_process = 0;
+    int64_t call_thread = 0;
+    int64_t call_ns = 0;
+    int64_t work_process = 0;
+    int64_t work_thread = 0;
+    int64_t work_ns = 0;
+  };
+  static constexpr size_t kLinks = size_t{1} << 16;
+
+  Link& link(uint32_t correlation);
+  void write(const GpuActivity& activity);
+  void write_call(const GpuActivity& activity, ActivityEvent& event);
+  void write_work(const GpuActivity& activity, ActivityEvent& event);
+  void join(Link& link);
+  std::string work_args(const GpuActivity& activity, int64_t duration_ns, uint64_t external_id) const;
+
+  TraceWriter* trace_;
+  std::function<int64_t(uint64_t)> unix_ns_;
+  std::vector<GpuActivity> waiting_;
+  std::vector<Link> links_;
+  std::map<uint64_t, uint64_t> captured_;  // the op that captured a graph node
+  std::map<uint32_t, uint32_t> devices_of_contexts_;
+  Lanes lanes_;
+  std::set<std::pair<int64_t, int64_t>> streams_;  // (device, track) that events were written to
+  bool overhead_ = false;
+  int64_t events_ = 0;
+  std::map<std::string, int64_t> dropped_;
+};
+
+// The header's "deviceProperties", in Kineto's words.
+nlohmann::json device_properties_json(const std::vector<DeviceProperties>& devices);
+
+}  // namespace omni::cuda
