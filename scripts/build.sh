@@ -11,6 +11,8 @@ configure_cmake() {
   shift
   command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
   local args=(-G Ninja -DOMNI_TORCH_DIR="$OMNI_TORCH_DIR" -DOMNI_CUDA_DIR="$OMNI_CUDA_DIR" "${launcher[@]}" "$@")
+  # CMake is to look again when the CUDA headers have come or gone.
+  if [[ -e $OMNI_CUDA_DIR/include/crt/host_defines.h ]]; then args+=(-DOMNI_CUDA_HEADERS_SEEN=ON); fi
   if [[ ! -e $dir/build.ninja || $(cat "$dir/.configured" 2>/dev/null) != "${args[*]}" ]]; then
     cmake -S . -B "$dir" "${args[@]}" >"$ROOT/build/configure.log" 2>&1 ||
       { cat "$ROOT/build/configure.log" >&2; die "CMake could not configure $dir"; }
@@ -20,19 +22,11 @@ configure_cmake() {
 
 mkdir -p build
 options=(-DOMNI_SANITIZE=OFF)
-[[ " ${TAGS//,/ } " == *" cuda "* ]] && options+=(-DOMNI_CUDA=ON)
+if [[ " ${TAGS//,/ } " == *" cuda "* ]]; then options+=(-DOMNI_CUDA=ON); else options+=(-DOMNI_CUDA=OFF); fi
 
 if [[ ${1:-} == sanitize ]]; then
   configure_cmake build/sanitize -DOMNI_SANITIZE=ON -DOMNI_TESTS=OFF
   ninja -C build/sanitize -j "$JOBS" --quiet
-  exit
-fi
-
-# The CUDA build beside the plain one, as far as its tests need it.
-if [[ ${1:-} == cuda ]]; then
-  configure_cmake build/cuda -DOMNI_SANITIZE=OFF -DOMNI_CUDA=ON
-  ninja -C build/cuda -j "$JOBS" --quiet omni omni_cuda cgotorch cupti_decoder_test gpu_trace_test synthetic_gpu_trace stub_driver
-  CGO_LDFLAGS="$(cgo_ldflags "$ROOT/build/cuda")" go build -tags cuda -o build/cuda/bin/ ./cmd/...
   exit
 fi
 

@@ -73,7 +73,7 @@ nlohmann::json AutoregressiveEngine::info() const {
       {"model", model_},
       {"dtype", dtype_text(dtype_)},
       {"device", weights_.device().str()},
-      {"kernels", cpu::kernels().name},
+      {"kernels", weights_.device().is_cpu() ? cpu::kernels().name : "libtorch"},
       {"parameters", weights_.parameters()},
       {"weight_bytes", weights_.bytes_total()},
       {"unused_tensors", weights_.unused_under(name_)},

@@ -31,6 +31,14 @@ std::byte* bytes_at(void* base, int64_t elements, size_t element_size) {
   return static_cast<std::byte*>(base) + static_cast<size_t>(elements) * element_size;
 }
 
+// Whether the slots follow one another in the same cache, as those of a prompt do.
+bool is_one_piece(c10::ArrayRef<CacheSlot> slots) {
+  for (size_t i = 1; i < slots.size(); ++i) {
+    if (slots[i].cache != slots[0].cache || slots[i].position != slots[i - 1].position + 1) return false;
+  }
+  return !slots.empty();
+}
+
 // x [rows, heads, head_dim] rotated by libtorch's ops, each rounded to the dtype.
 at::Tensor rotated(const at::Tensor& x, const RopeRows& rope) {
   const auto options = x.options();
@@ -82,6 +90,12 @@ void rotate_and_store_plain(const AttentionConfig& config, int64_t layer, at::Te
   query = rotated(query.view({rows, config.heads, config.head_dim}), rope).reshape({rows, -1});
   const at::Tensor keys = rotated(key.view({rows, config.kv_heads, config.head_dim}), rope);
   const at::Tensor values = value.view({rows, config.kv_heads, config.head_dim});
+  if (is_one_piece(slots)) {
+    KvCache& cache = *slots[0].cache;
+    cache.keys(layer).narrow(1, slots[0].position, rows).copy_(keys.transpose(0, 1));
+    cache.values(layer).narrow(1, slots[0].position, rows).copy_(values.transpose(0, 1));
+    return;
+  }
   for (int64_t row = 0; row < rows; ++row) {
     const CacheSlot& slot = slots[static_cast<size_t>(row)];
     slot.cache->keys(layer).select(1, slot.position).copy_(keys[row]);

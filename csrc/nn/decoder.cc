@@ -126,7 +126,7 @@ KvCacheShape Decoder::cache_shape() const {
 at::Tensor Decoder::prefill(const at::Tensor& inputs, const at::Tensor& positions, KvCache& cache) {
   const int64_t tokens = inputs.size(0);
   cache.reserve(tokens);
-  const RopeRows rope = rope_.rows(positions);
+  const RopeRows rope = rope_.rows(positions).to(device_);
   std::vector<CacheSlot> slots;
   for (int64_t i = 0; i < tokens; ++i) slots.push_back({&cache, i});
   at::Tensor x = inputs;
@@ -150,7 +150,7 @@ at::Tensor Decoder::decode(const at::Tensor& inputs, c10::ArrayRef<DecodeRow> ro
     slots.push_back({rows[i].cache, rows[i].cache->length()});
     for (int64_t axis = 0; axis < 3; ++axis) on_axis[axis][static_cast<int64_t>(i)] = rows[i].position[axis];
   }
-  const RopeRows rope = rope_.rows(positions);
+  const RopeRows rope = rope_.rows(positions).to(device_);
   at::Tensor x = inputs;
   for (const auto& layer : layers_) {
     {

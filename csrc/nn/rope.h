@@ -28,6 +28,9 @@ struct RopeConfig {
 struct RopeRows {
   at::Tensor cosines;
   at::Tensor sines;
+
+  // The same where the layers are: once for a step, not once for a layer.
+  RopeRows to(at::Device device) const { return {cosines.to(device), sines.to(device)}; }
 };
 
 // Angles by position, computed once. [torch thread]

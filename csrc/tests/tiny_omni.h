@@ -36,12 +36,14 @@ class TinyOmni {
   }
 
   // "qwen2_5_omni.thinker" or ".talker", loaded. The files are written on the first call.
-  std::unique_ptr<Engine> open(const std::string& model, const std::string& dtype = "auto") {
+  std::unique_ptr<Engine> open(const std::string& model, const std::string& dtype = "auto",
+                               at::Device device = at::kCPU) {
     if (!std::filesystem::exists(folder_.path() + "/config.json")) write();
     EngineConfig engine_config;
     engine_config.model = model;
     engine_config.checkpoint = Checkpoint::open(folder_.path());
     engine_config.dtype = dtype;
+    engine_config.device = device;
     for (const auto& [name, factory] : engine_table()) {
       if (name != model) continue;
       std::unique_ptr<Engine> engine = factory(engine_config);
