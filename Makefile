@@ -3,7 +3,8 @@
 # Variables, on the command line or in the environment:
 #   OMNI_TORCH_DIR  your own libtorch (>= 2.11): a folder with include/ and lib/. Default: fetched into .deps
 #   OMNI_CUDA_DIR   the CUDA runtime and CUPTI that this libtorch needs: a folder with lib/
-#   TAGS            Go build tags; TAGS=cuda builds the worker with its CUDA part
+#   TAGS            Go build tags; TAGS=cuda builds the worker with its CUDA part (docs/cuda.md)
+#   CUDA_LIBS       1: with TAGS=cuda, fetch the CUDA libraries too (2.1 GB), which a machine with a GPU needs
 #   JOBS            parallel compile jobs. Default: the number of cores
 #   FUZZTIME        how long `make fuzz` runs each target. Default: 60s
 
@@ -17,7 +18,8 @@ OMNI_CUDA_DIR ?= $(CURDIR)/.deps/nvidia/cu13
 JOBS ?= $(shell nproc)
 FUZZTIME ?= 60s
 TAGS ?=
-export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS
+CUDA_LIBS ?= 0
+export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS CUDA_LIBS
 
 .PHONY: help deps build test sanitize lint format fuzz oracle bench bench-profiler demo env clean
 
@@ -25,7 +27,7 @@ help: ## this list
 	@echo "Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
 	@echo
-	@sed -nE '3,9s/^# ?//p' Makefile
+	@sed -nE '3,10s/^# ?//p' Makefile
 
 deps: ## check tools, install missing headers, fetch libtorch into .deps (once)
 	@scripts/deps.sh

@@ -63,4 +63,5 @@ elif ! have_torch || [[ ! -e $OMNI_CUDA_DIR/lib/libcupti.so.13 || ! -e $OMNI_CUD
   have_torch || die "the torch package did not hold lib/libtorch_cpu.so where it was expected (.deps/torch)"
 fi
 
-if [[ " ${TAGS//,/ } " == *" cuda "* ]]; then scripts/deps_cuda.sh; fi
+# Tests decode GPU records on every machine, so they need the headers too.
+if [[ " ${TAGS//,/ } " == *" cuda "* || ${1:-} == lint ]]; then scripts/deps_cuda.sh; fi
