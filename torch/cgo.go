@@ -50,7 +50,11 @@ func take(buffer *C.omni_buffer) []byte {
 // threads compute within an operation, 0 for libtorch's choice. Calling it again there changes the number. A build with
 // the tag cuda opens CUDA as well; that there is none is no error.
 func Init(threads int) error {
-	config, size := text(fmt.Appendf(nil, `{"threads":%d,"cuda":%t}`, threads, CUDABuild))
+	fields := fmt.Appendf(nil, `{"threads":%d`, threads)
+	if CUDABuild {
+		fields = append(fields, `,"cuda":true`...)
+	}
+	config, size := text(append(fields, '}'))
 	return check("init runtime", C.omni_runtime_init(config, size))
 }
 

@@ -2,6 +2,7 @@
 // synthetic_gpu_trace FOLDER
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 
 #include "cuda/synthetic_gpu.h"
 
@@ -11,6 +12,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
+    std::filesystem::create_directories(argv[1]);
     for (const std::string& path : omni::cuda::write_synthetic_gpu_traces(argv[1], 4))
       std::printf("%s\n", path.c_str());
   } catch (const std::exception& error) {
