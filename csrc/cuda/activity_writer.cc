@@ -210,7 +210,8 @@ void ActivityWriter::write_work(const GpuActivity& activity, ActivityEvent& even
   if (trace_ != nullptr) trace_->activity(event);
   if (wait) return;
   if (on_device_work) {
-    const uint64_t op = activity.graph_node != 0 && captured != captured_.end() ? captured->second : known.external_id;
+    const uint64_t op =
+        activity.graph_node != 0 && captured != captured_.end() ? captured->second : known.external_id;
     on_device_work(op, activity, event.end_ns - event.start_ns);
   }
   if (known.worked) return;  // a later node of a graph: an arrow has one end

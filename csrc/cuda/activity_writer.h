@@ -48,9 +48,9 @@ class ActivityWriter final : public ActivitySink {
   // What is known of a correlation number. They count up, so a ring of the last ones is enough.
   struct Link {
     uint32_t correlation = 0;
-    bool launched = false;  // the call has been written: process, thread and time are its
-    bool by_driver = false; // that call was one of the driver
-    bool worked = false;    // the same for the work
+    bool launched = false;   // the call has been written: process, thread and time are its
+    bool by_driver = false;  // that call was one of the driver
+    bool worked = false;     // the same for the work
     bool joined = false;
     uint64_t external_id = 0;
     int64_t call_process = 0;

@@ -48,7 +48,9 @@ class CudaRecorder final : public Recorder {
   }
 
  private:
-  void on_step_begin(int64_t number) override { marks_.push(("ProfilerStep#" + std::to_string(number)).c_str()); }
+  void on_step_begin(int64_t number) override {
+    marks_.push(("ProfilerStep#" + std::to_string(number)).c_str());
+  }
   void on_step_end() override { marks_.pop(); }
 
   void on_stop() override {

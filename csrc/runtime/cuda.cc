@@ -55,8 +55,9 @@ std::string open_driver(CudaState& found) {
   const auto version = symbol<int (*)(int*)>(library, "cuDriverGetVersion");
   const auto count = symbol<int (*)(int*)>(library, "cuDeviceGetCount");
   if (init == nullptr || version == nullptr || count == nullptr) {
-    return std::string(kDriverLibrary) + " is no NVIDIA driver: it lacks cuInit, cuDriverGetVersion or "
-                                         "cuDeviceGetCount";
+    return std::string(kDriverLibrary) +
+           " is no NVIDIA driver: it lacks cuInit, cuDriverGetVersion or "
+           "cuDeviceGetCount";
   }
   found.driver = true;
   int number = 0;
@@ -88,15 +89,14 @@ std::string open_torch(CudaState& found) {
 }
 
 std::string open_plugin(CudaState& found) {
-  void* const library = dlopen(cuda::kPluginLibrary, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    return std::string(cuda::kPluginLibrary) + " cannot be opened (" + last_dl_error() +
-           "); \"make build TAGS=cuda\" builds it";
-  }
+  const std::string name = cuda::kPluginLibrary;
+  void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr)
+    return name + " cannot be opened (" + last_dl_error() + "); \"make build TAGS=cuda\" builds it";
   const auto entry = symbol<cuda::PluginEntry>(library, cuda::kPluginEntry);
   const cuda::Plugin* const plugin = entry == nullptr ? nullptr : entry();
   if (plugin == nullptr || plugin->version != cuda::kPluginVersion)
-    return std::string(cuda::kPluginLibrary) + " is of another build than this library";
+    return name + " is of another build than this library";
   found.plugin = plugin;
   return "";
 }
@@ -134,7 +134,8 @@ nlohmann::json cuda_info() {
 
 const cuda::Plugin& require_cuda_plugin(const std::string& purpose) {
   const CudaState& found = open_cuda();
-  if (found.devices == 0) throw Error(OMNI_FAILED_PRECONDITION, purpose + ": no CUDA device: " + found.reason);
+  if (found.devices == 0)
+    throw Error(OMNI_FAILED_PRECONDITION, purpose + ": no CUDA device: " + found.reason);
   if (found.plugin == nullptr) throw Error(OMNI_FAILED_PRECONDITION, purpose + ": " + found.plugin_reason);
   return *found.plugin;
 }

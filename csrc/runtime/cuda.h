@@ -11,12 +11,12 @@ namespace omni {
 
 // What opening has found. Each step needs the one before; reason says where it ended.
 struct CudaState {
-  bool driver = false;              // libcuda.so.1 is there and answers
-  int64_t driver_version = 0;       // 13020 for 13.2
-  int64_t driver_devices = 0;       // that the driver shows this process
-  std::string library;              // path of libtorch's CUDA part, opened or not; empty if there is none
-  int64_t devices = 0;              // that libtorch can use
-  std::string reason;               // why devices is 0; empty if it is not
+  bool driver = false;         // libcuda.so.1 is there and answers
+  int64_t driver_version = 0;  // 13020 for 13.2
+  int64_t driver_devices = 0;  // that the driver shows this process
+  std::string library;         // path of libtorch's CUDA part, opened or not; empty if there is none
+  int64_t devices = 0;         // that libtorch can use
+  std::string reason;          // why devices is 0; empty if it is not
   const cuda::Plugin* plugin = nullptr;  // libomni_cuda.so
   std::string plugin_reason;             // why there is none
 };

@@ -60,7 +60,8 @@ Said run(Engine& engine, const nlohmann::json& params, const std::vector<EngineI
     EXPECT_NE(result.state, OMNI_SEQUENCE_FAILED) << result.message;
     EXPECT_NE(result.state, OMNI_SEQUENCE_WAITING);
     said.tokens.insert(said.tokens.end(), result.tokens.begin(), result.tokens.end());
-    for (const NamedTensor& output : result.tensors) said.tensors.push_back({output.name, output.tensor.cpu()});
+    for (const NamedTensor& output : result.tensors)
+      said.tensors.push_back({output.name, output.tensor.cpu()});
     if (result.state != OMNI_SEQUENCE_READY) return said;
   }
 }

@@ -47,7 +47,8 @@ TEST(CudaRecorder, MarksStepsAndModules) {
   {
     const Scope scope("after the end");
   }
-  EXPECT_EQ(marks.log, (std::vector<std::string>{"start", "ProfilerStep#3", "thinker.layers.0", "end", "end", "stop"}));
+  EXPECT_EQ(marks.log,
+            (std::vector<std::string>{"start", "ProfilerStep#3", "thinker.layers.0", "end", "end", "stop"}));
   const nlohmann::json result = recorder->finish();
   EXPECT_EQ(result.at("files"), nlohmann::json::array());
   EXPECT_EQ(result.at("steps"), 1);

@@ -29,14 +29,10 @@ constexpr CUpti_CallbackId kDriverCalls[] = {
 
 // Calls of the runtime that torch makes all the time and that take no time.
 constexpr CUpti_CallbackId kNoise[] = {
-    CUPTI_RUNTIME_TRACE_CBID_cudaGetDevice_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaSetDevice_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaGetLastError_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaPeekAtLastError_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaEventCreate_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaEventCreateWithFlags_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaEventDestroy_v3020,
-    CUPTI_RUNTIME_TRACE_CBID_cudaStreamIsCapturing_v10000,
+    CUPTI_RUNTIME_TRACE_CBID_cudaGetDevice_v3020,    CUPTI_RUNTIME_TRACE_CBID_cudaSetDevice_v3020,
+    CUPTI_RUNTIME_TRACE_CBID_cudaGetLastError_v3020, CUPTI_RUNTIME_TRACE_CBID_cudaPeekAtLastError_v3020,
+    CUPTI_RUNTIME_TRACE_CBID_cudaEventCreate_v3020,  CUPTI_RUNTIME_TRACE_CBID_cudaEventCreateWithFlags_v3020,
+    CUPTI_RUNTIME_TRACE_CBID_cudaEventDestroy_v3020, CUPTI_RUNTIME_TRACE_CBID_cudaStreamIsCapturing_v10000,
 };
 
 // The ops that are open on this thread, innermost last: what captures a graph node belongs to it.
@@ -110,13 +106,15 @@ std::string CuptiCollector::prepare(Clock clock) {
       return failed("cuptiActivityRegisterTimestampCallback", result);
   }
   // Threads under the system's numbers, as the host's events have them.
-  if (const CUptiResult result = cuptiSetThreadIdType(CUPTI_ACTIVITY_THREAD_ID_TYPE_SYSTEM); result != CUPTI_SUCCESS)
+  if (const CUptiResult result = cuptiSetThreadIdType(CUPTI_ACTIVITY_THREAD_ID_TYPE_SYSTEM);
+      result != CUPTI_SUCCESS)
     return failed("cuptiSetThreadIdType", result);
   return "";
 }
 
 std::string CuptiCollector::enable() {
-  if (const CUptiResult result = cuptiActivityRegisterCallbacks(&on_request, &on_complete); result != CUPTI_SUCCESS)
+  if (const CUptiResult result = cuptiActivityRegisterCallbacks(&on_request, &on_complete);
+      result != CUPTI_SUCCESS)
     return failed("cuptiActivityRegisterCallbacks", result);
   for (const CUpti_ActivityKind kind : kKinds) {
     if (const CUptiResult result = cuptiActivityEnable(kind); result != CUPTI_SUCCESS) {
@@ -269,8 +267,8 @@ void CUPTIAPI CuptiCollector::on_request(uint8_t** buffer, size_t* size, size_t*
   }
 }
 
-void CUPTIAPI CuptiCollector::on_complete(CUcontext context, uint32_t stream, uint8_t* buffer, size_t /*size*/,
-                                          size_t valid_size) {
+void CUPTIAPI CuptiCollector::on_complete(CUcontext context, uint32_t stream, uint8_t* buffer,
+                                          size_t /*size*/, size_t valid_size) {
   CuptiCollector& self = get();
   size_t lost = 0;
   const bool counted = cuptiActivityGetNumDroppedRecords(context, stream, &lost) == CUPTI_SUCCESS;

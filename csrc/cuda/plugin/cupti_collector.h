@@ -63,8 +63,8 @@ class CuptiCollector final : public ActivitySource {
   void graph_node(CUpti_CallbackId id, const CUpti_GraphData& graph);
 
   CUpti_SubscriberHandle subscriber_ = nullptr;
-  bool running_ = false;              // the torch thread's
-  std::atomic<bool> ended_{false};    // stop() has returned, and drain() brings the rest
+  bool running_ = false;            // the torch thread's
+  std::atomic<bool> ended_{false};  // stop() has returned, and drain() brings the rest
 
   mutable std::mutex mutex_;  // guards what follows
   std::vector<std::unique_ptr<Buffer>> free_;

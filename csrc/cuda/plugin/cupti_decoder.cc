@@ -95,10 +95,9 @@ const char* overhead_name(CUpti_ActivityOverheadKind kind) {
 // Removes what tells versions of a function apart: __cudaLaunchKernel_ptsz_v13000 is cudaLaunchKernel to readers.
 std::string plain_call_name(std::string name) {
   if (name.starts_with("__cuda")) name.erase(0, 2);
-  if (const size_t v = name.rfind("_v");
-      v != std::string::npos && v + 2 < name.size() &&
-      std::all_of(name.begin() + static_cast<ptrdiff_t>(v) + 2, name.end(),
-                  [](char c) { return c >= '0' && c <= '9'; })) {
+  if (const size_t v = name.rfind("_v"); v != std::string::npos && v + 2 < name.size() &&
+                                         std::all_of(name.begin() + static_cast<ptrdiff_t>(v) + 2, name.end(),
+                                                     [](char c) { return c >= '0' && c <= '9'; })) {
     name.erase(v);
   }
   for (const std::string_view suffix : {"_ptsz", "_ptds"}) {
@@ -171,7 +170,8 @@ void CuptiDecoder::decode(std::byte* buffer, size_t size, NextRecord next, Activ
     decode(record, sink);
     reached = static_cast<size_t>(reinterpret_cast<std::byte*>(record) - buffer) + record_size(record->kind);
   }
-  if (next == &next_by_size && reached < size) lost_["undecoded_bytes"] += static_cast<int64_t>(size - reached);
+  if (next == &next_by_size && reached < size)
+    lost_["undecoded_bytes"] += static_cast<int64_t>(size - reached);
 }
 
 CUpti_Activity* CuptiDecoder::next_by_size(std::byte* buffer, size_t size, CUpti_Activity* record) {
@@ -199,19 +199,22 @@ void CuptiDecoder::kernel(const CUpti_ActivityKernel11& record, ActivitySink& si
 }
 
 void CuptiDecoder::memcpy(const CUpti_ActivityMemcpy6& record, ActivitySink& sink) {
-  GpuActivity activity = device_work(ActivityKind::kMemcpy, copy_name(record.copyKind, record.srcKind, record.dstKind), record);
+  GpuActivity activity =
+      device_work(ActivityKind::kMemcpy, copy_name(record.copyKind, record.srcKind, record.dstKind), record);
   activity.bytes = record.bytes;
   sink.activity(activity);
 }
 
 void CuptiDecoder::peer_copy(const CUpti_ActivityMemcpyPtoP4& record, ActivitySink& sink) {
-  GpuActivity activity = device_work(ActivityKind::kMemcpy, copy_name(record.copyKind, record.srcKind, record.dstKind), record);
+  GpuActivity activity =
+      device_work(ActivityKind::kMemcpy, copy_name(record.copyKind, record.srcKind, record.dstKind), record);
   activity.bytes = record.bytes;
   sink.activity(activity);
 }
 
 void CuptiDecoder::memset(const CUpti_ActivityMemset4& record, ActivitySink& sink) {
-  GpuActivity activity = device_work(ActivityKind::kMemset, keep(std::string("Memset (") + memory_name(record.memoryKind) + ")"), record);
+  GpuActivity activity = device_work(
+      ActivityKind::kMemset, keep(std::string("Memset (") + memory_name(record.memoryKind) + ")"), record);
   activity.bytes = record.bytes;
   sink.activity(activity);
 }
@@ -258,7 +261,8 @@ void CuptiDecoder::overhead(const CUpti_ActivityOverhead3& record, ActivitySink&
   activity.start = record.start;
   activity.end = record.end;
   activity.correlation = record.correlationId;
-  if (record.objectKind == CUPTI_ACTIVITY_OBJECT_THREAD || record.objectKind == CUPTI_ACTIVITY_OBJECT_PROCESS) {
+  if (record.objectKind == CUPTI_ACTIVITY_OBJECT_THREAD ||
+      record.objectKind == CUPTI_ACTIVITY_OBJECT_PROCESS) {
     activity.process = record.objectId.pt.processId;
     activity.thread = record.objectId.pt.threadId;
   }
@@ -299,8 +303,9 @@ std::string_view CuptiDecoder::call_name(bool driver, uint32_t cbid) {
   const auto [entry, fresh] = calls_.try_emplace(uint64_t{cbid} << 1 | static_cast<uint64_t>(driver));
   if (fresh) {
     const char* const name = api_name_ == nullptr ? nullptr : api_name_(driver, cbid);
-    entry->second = keep(name != nullptr ? plain_call_name(name)
-                                         : (driver ? "driver call " : "runtime call ") + std::to_string(cbid));
+    entry->second =
+        keep(name != nullptr ? plain_call_name(name)
+                             : (driver ? "driver call " : "runtime call ") + std::to_string(cbid));
   }
   return entry->second;
 }
@@ -325,8 +330,8 @@ void CuptiDecoder::estimate_occupancy(const CUpti_ActivityKernel11& record, GpuA
   const int64_t threads = int64_t{record.blockX} * record.blockY * record.blockZ;
   const double blocks = static_cast<double>(record.gridX) * record.gridY * record.gridZ;
   activity.blocks_per_sm = static_cast<float>(blocks / static_cast<double>(device.sms));
-  activity.warps_per_sm =
-      static_cast<float>(activity.blocks_per_sm * static_cast<double>(threads) / static_cast<double>(device.warp_size));
+  activity.warps_per_sm = static_cast<float>(activity.blocks_per_sm * static_cast<double>(threads) /
+                                             static_cast<double>(device.warp_size));
 
   cudaOccDeviceProp properties;
   properties.computeMajor = static_cast<int>(device.major);
@@ -350,13 +355,13 @@ void CuptiDecoder::estimate_occupancy(const CUpti_ActivityKernel11& record, GpuA
   function.numBlockBarriers = 1;
   const cudaOccDeviceState state{};
   cudaOccResult result{};
-  if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &properties, &function, &state, static_cast<int>(threads),
-                                              static_cast<size_t>(record.dynamicSharedMemory)) != CUDA_OCC_SUCCESS)
+  if (cudaOccMaxActiveBlocksPerMultiprocessor(
+          &result, &properties, &function, &state, static_cast<int>(threads),
+          static_cast<size_t>(record.dynamicSharedMemory)) != CUDA_OCC_SUCCESS)
     return;
-  const double resident =
-      std::min<double>(activity.blocks_per_sm, result.activeBlocksPerMultiprocessor);
-  activity.occupancy = static_cast<float>(
-      std::min(100.0, 100.0 * resident * static_cast<double>(threads) / static_cast<double>(device.threads_per_sm)));
+  const double resident = std::min<double>(activity.blocks_per_sm, result.activeBlocksPerMultiprocessor);
+  activity.occupancy = static_cast<float>(std::min(
+      100.0, 100.0 * resident * static_cast<double>(threads) / static_cast<double>(device.threads_per_sm)));
 }
 
 }  // namespace omni::cuda

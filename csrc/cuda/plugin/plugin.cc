@@ -42,7 +42,7 @@ class NvtxRanges final : public Ranges {
 
 extern "C" __attribute__((visibility("default"))) const omni::cuda::Plugin* omni_cuda_plugin() {
   static auto* const ranges = new omni::cuda::NvtxRanges();
-  static const omni::cuda::Plugin plugin = {
-      omni::cuda::kPluginVersion, &omni::cuda::CuptiCollector::get(), ranges};
+  static const omni::cuda::Plugin plugin = {omni::cuda::kPluginVersion, &omni::cuda::CuptiCollector::get(),
+                                            ranges};
   return &plugin;
 }

@@ -147,9 +147,9 @@ TEST_F(CuptiDecoderTest, Memset) {
 }
 
 TEST_F(CuptiDecoderTest, CallsOfTheRuntime) {
-  const GpuActivity a = decode_one(
-      decoder, api_record(CUPTI_ACTIVITY_KIND_RUNTIME, CUPTI_RUNTIME_TRACE_CBID_cudaLaunchKernel_v7000, 100,
-                          200, 11, 12, 13));
+  const GpuActivity a =
+      decode_one(decoder, api_record(CUPTI_ACTIVITY_KIND_RUNTIME,
+                                     CUPTI_RUNTIME_TRACE_CBID_cudaLaunchKernel_v7000, 100, 200, 11, 12, 13));
   EXPECT_EQ(a.kind, ActivityKind::kRuntime);
   EXPECT_EQ(a.name, "cudaLaunchKernel");
   EXPECT_EQ(a.cbid, static_cast<uint32_t>(CUPTI_RUNTIME_TRACE_CBID_cudaLaunchKernel_v7000));
@@ -159,19 +159,19 @@ TEST_F(CuptiDecoderTest, CallsOfTheRuntime) {
   EXPECT_EQ(a.thread, 12U);
   EXPECT_EQ(a.correlation, 13U);
   // The name that HTA looks for, also where the toolkit has given the function another.
-  EXPECT_EQ(decode_one(decoder,
-                       api_record(CUPTI_ACTIVITY_KIND_RUNTIME,
-                                  CUPTI_RUNTIME_TRACE_CBID___cudaLaunchKernel_ptsz_v13000, 1, 2, 1, 1, 1))
-                .name,
-            "cudaLaunchKernel");
+  EXPECT_EQ(
+      decode_one(decoder, api_record(CUPTI_ACTIVITY_KIND_RUNTIME,
+                                     CUPTI_RUNTIME_TRACE_CBID___cudaLaunchKernel_ptsz_v13000, 1, 2, 1, 1, 1))
+          .name,
+      "cudaLaunchKernel");
   EXPECT_EQ(decode_one(decoder, api_record(CUPTI_ACTIVITY_KIND_RUNTIME, 100000, 1, 2, 1, 1, 1)).name,
             "runtime call 100000");
 }
 
 TEST_F(CuptiDecoderTest, CallsOfTheDriver) {
-  const GpuActivity a =
-      decode_one(decoder, api_record(CUPTI_ACTIVITY_KIND_DRIVER,
-                                     CUPTI_DRIVER_TRACE_CBID_cuLaunchKernel_ptsz, 1, 2, 3, 4, 5));
+  const GpuActivity a = decode_one(
+      decoder,
+      api_record(CUPTI_ACTIVITY_KIND_DRIVER, CUPTI_DRIVER_TRACE_CBID_cuLaunchKernel_ptsz, 1, 2, 3, 4, 5));
   EXPECT_EQ(a.kind, ActivityKind::kDriver);
   EXPECT_EQ(a.name, "cuLaunchKernel");
 }
@@ -216,7 +216,8 @@ TEST_F(CuptiDecoderTest, Synchronization) {
 }
 
 TEST_F(CuptiDecoderTest, Overhead) {
-  const GpuActivity a = decode_one(decoder, overhead_record(CUPTI_ACTIVITY_OVERHEAD_CUPTI_BUFFER_FLUSH, 5, 9));
+  const GpuActivity a =
+      decode_one(decoder, overhead_record(CUPTI_ACTIVITY_OVERHEAD_CUPTI_BUFFER_FLUSH, 5, 9));
   EXPECT_EQ(a.kind, ActivityKind::kOverhead);
   EXPECT_EQ(a.name, "Buffer Flush");
   EXPECT_EQ(decode_one(decoder, overhead_record(CUPTI_ACTIVITY_OVERHEAD_LAZY_FUNCTION_LOADING, 5, 9)).name,

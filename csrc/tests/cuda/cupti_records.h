@@ -126,7 +126,8 @@ inline CUpti_ActivitySynchronization2 sync_record(CUpti_ActivitySynchronizationT
   return record;
 }
 
-inline CUpti_ActivityOverhead3 overhead_record(CUpti_ActivityOverheadKind kind, uint64_t start, uint64_t end) {
+inline CUpti_ActivityOverhead3 overhead_record(CUpti_ActivityOverheadKind kind, uint64_t start,
+                                               uint64_t end) {
   CUpti_ActivityOverhead3 record{};
   record.kind = CUPTI_ACTIVITY_KIND_OVERHEAD;
   record.overheadKind = kind;

@@ -44,8 +44,8 @@ std::unique_ptr<TemporaryFolder> GpuTrace::folder;
 std::vector<json> GpuTrace::traces;
 
 TEST_F(GpuTrace, HasAllThatHappened) {
-  const std::map<std::string, size_t> per_step = {{"kernel", 6},       {"gpu_memcpy", 2}, {"gpu_memset", 1},
-                                                  {"cuda_runtime", 8}, {"cuda_sync", 1},  {"cpu_op", 7},
+  const std::map<std::string, size_t> per_step = {{"kernel", 6},         {"gpu_memcpy", 2}, {"gpu_memset", 1},
+                                                  {"cuda_runtime", 8},   {"cuda_sync", 1},  {"cpu_op", 7},
                                                   {"user_annotation", 1}};
   for (const json& trace : traces) {
     for (const auto& [category, count] : per_step)
@@ -103,7 +103,8 @@ TEST_F(GpuTrace, ArgumentsHaveKinetosNames) {
 // Every piece of work names the op that was running when it was launched.
 TEST_F(GpuTrace, WorkLeadsToItsOp) {
   std::map<uint64_t, std::string> ops;
-  for (const json& op : of_category(traces[1], "cpu_op")) ops[op.at("args").at("External id")] = op.at("name");
+  for (const json& op : of_category(traces[1], "cpu_op"))
+    ops[op.at("args").at("External id")] = op.at("name");
   for (const json& kernel : of_category(traces[1], "kernel")) {
     const std::string op = ops.at(kernel.at("args").at("External id").get<uint64_t>());
     if (kernel.at("args").contains("graph node id")) {

@@ -171,8 +171,8 @@ inline std::vector<std::string> write_synthetic_gpu_traces(const std::string& fo
     config.world_size = 3;
     config.cuda = true;
     config.base_time_ns = kSyntheticStart;
-    config.trace_path = folder + "/" + config.worker + "_s1." + std::to_string(kSyntheticStart + stage) +
-                        ".pt.trace.json.gz";
+    config.trace_path =
+        folder + "/" + config.worker + "_s1." + std::to_string(kSyntheticStart + stage) + ".pt.trace.json.gz";
     SyntheticWorker worker(config, ::getpid());
     for (int64_t step = 0; step < steps; ++step) worker.step(step);
     worker.finish();
