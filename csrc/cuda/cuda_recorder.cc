@@ -2,6 +2,7 @@
 #include "cuda/cuda_recorder.h"
 
 #include <ATen/record_function.h>
+#include <c10/util/ApproximateClock.h>
 
 #include <atomic>
 #include <string>
@@ -47,6 +48,12 @@ class CudaRecorder final : public Recorder {
     if (callback_ != at::INVALID_CALLBACK_HANDLE) end();
   }
 
+  RecorderStatus status() const override {
+    RecorderStatus status;
+    status.events = opened;
+    return status;
+  }
+
  private:
   void on_step_begin(int64_t number) override {
     marks_.push(("ProfilerStep#" + std::to_string(number)).c_str());
@@ -63,7 +70,9 @@ class CudaRecorder final : public Recorder {
             {"events", opened.load()},
             {"steps", steps()},
             {"dropped", nlohmann::json::object()},
-            {"write_ms", 0}};
+            {"write_ms", 0},
+            {"wall_ns", c10::getTime() - start_ns_},
+            {"overhead_ns", 0}};
   }
 
   std::string end() {
@@ -73,6 +82,7 @@ class CudaRecorder final : public Recorder {
   }
 
   cuda::Ranges& marks_;
+  const int64_t start_ns_ = c10::getTime();
   at::CallbackHandle callback_ = at::INVALID_CALLBACK_HANDLE;
 };
 
