@@ -38,5 +38,6 @@ if(OMNI_CUDA)
   set_target_properties(omni_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 else()
   # Where libomni.so does not look: a plain build stays plain, and tests can still have it.
-  set_target_properties(omni_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/cuda/lib)
+  set_target_properties(omni_cuda PROPERTIES
+    EXCLUDE_FROM_ALL ON LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/cuda/lib)
 endif()
