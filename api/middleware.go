@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,10 +89,16 @@ func (s *Server) recovered(next echo.HandlerFunc, c echo.Context) (err error) {
 	return next(c)
 }
 
-// log writes a request's line.
+// polled are the routes that are asked again and again, by the page, by probes and by collectors of metrics.
+var polled = []string{"/health", "/metrics", "/profile_status", "/profiles", "/stages"}
+
+// log writes a request's line. Good answers of what is polled are for who looks for them.
 func (s *Server) log(c echo.Context, entry *logEntry, took time.Duration) {
 	request, response := c.Request(), c.Response()
 	level := slog.LevelInfo
+	if request.Method == http.MethodGet && response.Status < http.StatusBadRequest && slices.Contains(polled, request.URL.Path) {
+		level = slog.LevelDebug
+	}
 	attributes := []slog.Attr{
 		slog.String("request", entry.id),
 		slog.String("remote", request.RemoteAddr),

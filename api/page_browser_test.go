@@ -38,7 +38,7 @@ const browserLimit = 60 * time.Second
 // tab is a page in a browser. Everything that goes wrong in it is a fault of the test, unless the test expects it.
 type tab struct {
 	t   *testing.T
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // to chromedp the browser is its context
 
 	mu     sync.Mutex // guards what follows
 	faults []string

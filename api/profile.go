@@ -69,11 +69,14 @@ func (s *Server) answerProfile(c echo.Context, report *pipeline.ProfileReport, a
 	return c.JSON(profileStatuses[response.Status], response)
 }
 
-// checkStages refuses a list of stages that names one twice.
+// checkStages refuses a list of stages that names one twice, or that no pipeline has.
 func checkStages(stages []int) error {
 	for i, id := range stages {
-		if id < 0 || slices.Contains(stages[:i], id) {
-			return invalid("stages", "stages: got %d twice or below 0", id)
+		if id < 0 {
+			return invalid("stages", "stages: got %d, want 0 or more", id)
+		}
+		if slices.Contains(stages[:i], id) {
+			return invalid("stages", "stages: %d is listed twice", id)
 		}
 	}
 	return nil

@@ -36,12 +36,12 @@ func (s *Server) profileFile(c echo.Context) error {
 	if err != nil {
 		return fail(codeNotFound, "%q is no name of a file", c.Param("file"))
 	}
-	return s.sendFile(c, session, name, name)
+	return s.sendFile(c, session, name)
 }
 
-// sendFile sends a file under a name.
-func (s *Server) sendFile(c echo.Context, session *archive.Session, name, as string) error {
-	file, _, err := session.Open(name)
+// sendFile sends a file. Those that every session has are saved under a name that says which it is.
+func (s *Server) sendFile(c echo.Context, session *archive.Session, name string) error {
+	file, about, err := session.Open(name)
 	if errors.Is(err, archive.ErrNoFile) {
 		return &failure{code: codeNotFound, err: err}
 	}
@@ -54,7 +54,10 @@ func (s *Server) sendFile(c echo.Context, session *archive.Session, name, as str
 		return err
 	}
 	header := c.Response().Header()
-	kind, disposition := profileTypes[path.Ext(name)], "attachment"
+	kind, disposition, as := profileTypes[path.Ext(name)], "attachment", name
+	if about.Kind == archive.KindMade {
+		as = session.ID() + "." + name
+	}
 	switch {
 	case kind == "":
 		kind = "application/octet-stream"

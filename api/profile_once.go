@@ -74,15 +74,14 @@ func (s *Server) sendMerged(c echo.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	as := session.ID() + "." + archive.MergedName
-	if err := s.sendFile(c, session, archive.MergedName, as); !errors.As(err, new(*failure)) {
+	if err := s.sendFile(c, session, archive.MergedName); !errors.As(err, new(*failure)) {
 		return err
 	}
 	background.Run(func() { _, err = picture.Make(c.Request().Context(), dir, session.ID()) })
 	if err != nil {
 		return err
 	}
-	return s.sendFile(c, session, archive.MergedName, as)
+	return s.sendFile(c, session, archive.MergedName)
 }
 
 // readProfileQuery reads seconds, stages and settings from a query.

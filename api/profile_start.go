@@ -87,7 +87,7 @@ func profileSettings(raw map[string]jsontext.Value) (map[string]any, error) {
 	for _, given := range slices.Sorted(maps.Keys(raw)) {
 		var value any
 		if err := json.Unmarshal(raw[given], &value); err != nil {
-			return nil, invalid(given, "%s: %w", given, err)
+			return nil, invalid(given, "%s: got %s, which is too large or too long", given, raw[given]) // the body was valid JSON
 		}
 		name, err := profileSetting(given)
 		if err != nil {

@@ -266,6 +266,7 @@ func TestProfileInOneCallIsTheMergedTrace(t *testing.T) {
 	answer := s.do("GET", "/profile?seconds=0.01&stages=0,2&detail=modules&max_iterations=3", "")
 	require.Equal(t, 200, answer.Code, answer.Body)
 	require.Equal(t, "application/gzip", answer.Header().Get("Content-Type"))
+	require.Equal(t, "attachment; filename=s1.1795311375000000000.merged.trace.json.gz", answer.Header().Get("Content-Disposition"))
 	require.Equal(t, pipeline.ProfileOptions{Stages: []int{0, 2}, Settings: map[string]any{"detail": "modules", "max_iterations": 3}}, f.options)
 	reader, err := gzip.NewReader(answer.Body)
 	require.NoError(t, err)

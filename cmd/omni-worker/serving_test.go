@@ -78,7 +78,7 @@ func (w *watched) ask() {
 		w.fault("chat: %v", err)
 		return
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
+	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(response.Body) // for the message
 		w.fault("chat: %s: %s", response.Status, text)
@@ -126,7 +126,7 @@ func (w *watched) post(t *testing.T, route, body string) (report pipeline.Profil
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
+	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode > http.StatusAccepted {
 		t.Fatalf("%s: got %s, %v: %s", route, response.Status, err, text)
