@@ -47,7 +47,8 @@ func (o *Omni) note(a *attempt, err error) {
 	switch {
 	case !recording:
 		if line.Slow && p.ring.due(time.Now()) {
-			p.finishing.Go(func() { o.dumpSlow(&line) })
+			dumped := p.ring.dumping
+			o.running.Go(func() { o.dumpSlow(&line, dumped) }) // the request of this run is still counted in
 		}
 	case s.stopped != 0: // just now
 	case len(s.book.requests) >= maxBooked:

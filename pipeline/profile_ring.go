@@ -20,7 +20,8 @@ type ringBook struct {
 	pause   time.Duration // between two dumps that nobody has asked for
 
 	requests []ledger.Request
-	dumped   time.Time // the last dump that nobody has asked for
+	dumped   time.Time     // the last dump that nobody has asked for
+	dumping  chan struct{} // closed when that has become a session; nil if there was none
 }
 
 func (r *ringBook) configure(configs map[int]profiler.Config, pause time.Duration) {
@@ -52,7 +53,7 @@ func (r *ringBook) due(now time.Time) bool {
 	if !r.dumped.IsZero() && now.Sub(r.dumped) < r.pause {
 		return false
 	}
-	r.dumped = now
+	r.dumped, r.dumping = now, make(chan struct{})
 	return true
 }
 
@@ -82,6 +83,11 @@ func (o *Omni) dumpProfile(ctx context.Context, trigger string) (*ProfileReport,
 	defer o.running.Done()
 	ctx, cancel := o.within(ctx)
 	defer cancel()
+	return o.dump(ctx, trigger)
+}
+
+// dump is DumpProfile for a caller that is counted in.
+func (o *Omni) dump(ctx context.Context, trigger string) (*ProfileReport, error) {
 	p := &o.profile
 	if err := p.take(ctx); err != nil {
 		return nil, err
@@ -160,20 +166,36 @@ func (o *Omni) dumpTap(ctx context.Context, t *tap) error {
 	return nil
 }
 
-// dumpSlow dumps the rings because of a request.
-func (o *Omni) dumpSlow(line *ledger.Request) {
-	slo := o.profile.ring.slo
+// slowDumpLimit is how long a dump that nobody has asked for may wait for its workers, which dump between two steps.
+const slowDumpLimit = 30 * time.Second
+
+// dumpSlow dumps the rings because of a request. The caller is counted in: a pipeline that closes lets the workers set
+// their part aside, and they write it before they end.
+func (o *Omni) dumpSlow(line *ledger.Request, dumped chan struct{}) {
+	defer close(dumped)
 	took := time.Duration(line.DoneNS - line.ArrivedNS).Round(time.Millisecond)
-	trigger := fmt.Sprintf("request %q took %v, more than ring_slo_ms allows (%v)", line.ID, took, slo)
-	report, err := o.dumpProfile(context.Background(), trigger)
+	trigger := fmt.Sprintf("request %q took %v, more than ring_slo_ms allows (%v)", line.ID, took, o.profile.ring.slo)
+	ctx, cancel := context.WithTimeout(context.Background(), slowDumpLimit)
+	defer cancel()
+	report, err := o.dump(ctx, trigger)
 	switch {
-	case errors.Is(err, ErrProfileActive), errors.Is(err, ErrClosed):
-		// It is being recorded anyway, or nobody is there to look at it.
+	case errors.Is(err, ErrProfileActive): // it is being recorded anyway
 	case err != nil:
 		o.log.Error("flight recorder could not be dumped", "because", trigger, "error", err)
 	default:
 		o.log.Warn("flight recorder is dumped", "because", trigger, "session", report.Session)
 	}
+}
+
+// dumped waits for a dump that is under way because of a slow request.
+func (p *profileState) dumped(ctx context.Context) error {
+	p.mu.Lock()
+	dumping := p.ring.dumping
+	p.mu.Unlock()
+	if dumping == nil {
+		return nil
+	}
+	return await(ctx, dumping)
 }
 
 // rings asks all workers for the state of their flight recorders.

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -93,13 +94,7 @@ func TestSlowRequestDumpsTheFlightRecorders(t *testing.T) {
 		cfg.Profiler.RingSLOMS = 1
 	})
 	generate(t, o, "slow")
-	var report *pipeline.ProfileReport
-	require.Eventually(t, func() bool { // the dump comes after the request's end
-		status, err := o.ProfileStatus()
-		require.NoError(t, err)
-		return status.Session != ""
-	}, 30*time.Second, time.Millisecond)
-	report, err := o.WaitProfile(t.Context(), "")
+	report, err := o.WaitProfile(t.Context(), "") // the dump comes after the request's end
 	require.NoError(t, err)
 	require.Contains(t, report.Trigger, `request "slow" took `)
 	require.Len(t, report.Files, 6)
@@ -122,6 +117,25 @@ func TestSlowRequestDumpsTheFlightRecorders(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, requests, 1)
 	require.True(t, requests[0].Slow)
+}
+
+func TestCloseRightAfterASlowRequest(t *testing.T) {
+	o := flying(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 2 * time.Millisecond}}, func(cfg *pipeline.Config) {
+		cfg.Profiler.RingSLOMS = 1
+	})
+	generate(t, o, "slow")
+	require.NoError(t, o.Close())
+	paths, err := filepath.Glob(filepath.Join(o.ProfileDir(), "*.*"))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(paths), 6, "%v", paths)
+	ledgers, err := filepath.Glob(filepath.Join(o.ProfileDir(), ledger.Folder, "*"))
+	require.NoError(t, err)
+	require.Len(t, ledgers, 1)
+	about, _, err := ledger.Read(ledgers[0])
+	require.NoError(t, err)
+	for _, w := range about.Workers {
+		require.Equal(t, string(profiler.StateDone), w.State, w.Error)
+	}
 }
 
 func TestFlightRecordersOfWorkersThatDied(t *testing.T) {

@@ -227,7 +227,7 @@ func (s *profileSession) dirs(want func(profiler.Config) bool) []string {
 const endPoll = 50 * time.Millisecond
 
 // WaitProfile returns when a session is complete: the files of all workers, the ledger, the pictures. An empty name means
-// the current or last session. One that is still active is waited for until somebody stops it, or until budgets have
+// the current or last session, that of a slow request which has just ended included. One that is still active is waited for until somebody stops it, or until budgets have
 // ended it in all its workers, and then it is stopped.
 func (o *Omni) WaitProfile(ctx context.Context, session string) (*ProfileReport, error) {
 	report, err := o.waitProfile(ctx, session)
@@ -245,6 +245,11 @@ func (o *Omni) waitProfile(ctx context.Context, session string) (*ProfileReport,
 	ctx, cancel := o.within(ctx)
 	defer cancel()
 	p := &o.profile
+	if session == "" {
+		if err := p.dumped(ctx); err != nil {
+			return nil, err
+		}
+	}
 	s, err := p.find(session)
 	if s == nil || err != nil {
 		return p.report(nil, nil), err

@@ -21,7 +21,7 @@ type flightRecorder interface {
 
 // dumpOnSignal makes a profile session of what the flight recorders hold whenever dumpSignal comes, and tells what came of
 // it when its files are complete. The function that it returns ends that and waits for the dump that is under way; ctx
-// ends the wait. Without flight recorders the signal is answered with the error that says so: it must not end the process.
+// ends the wait, and calling it again does nothing. Without flight recorders the signal is answered with the error that says so: it must not end the process.
 func dumpOnSignal(ctx context.Context, omni flightRecorder, tell func(*pipeline.ProfileReport, error)) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, dumpSignal)
@@ -35,9 +35,9 @@ func dumpOnSignal(ctx context.Context, omni flightRecorder, tell func(*pipeline.
 			tell(report, err)
 		}
 	})
-	return func() {
+	return sync.OnceFunc(func() {
 		signal.Stop(signals)
 		close(signals)
 		running.Wait()
-	}
+	})
 }

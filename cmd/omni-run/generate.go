@@ -78,13 +78,14 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 	defer func() { err = errors.Join(err, omni.Close()) }()
 	r.progress.loaded()
 
-	defer dumpOnSignal(ctx, omni, func(report *pipeline.ProfileReport, err error) {
+	endDumps := dumpOnSignal(ctx, omni, func(report *pipeline.ProfileReport, err error) {
 		if err != nil {
 			r.progress.say("%v", err)
 			return
 		}
 		r.reportProfile(report, nil)
-	})()
+	})
+	defer endDumps()
 	if r.records() {
 		if _, err := omni.StartProfile(r.options.profileStages); err != nil {
 			if errors.Is(err, pipeline.ErrUnknownStage) {
@@ -94,6 +95,7 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 		}
 	}
 	results = r.all(ctx, omni)
+	endDumps()
 	if !config.Profiler.Enabled() {
 		return results, nil, nil
 	}
@@ -119,18 +121,23 @@ func (r *run) records() bool {
 // endProfile ends the session and waits for its files; of flight recorders it returns the last dump, nil without one. Who
 // has interrupted the command does not wait for the pictures.
 func (r *run) endProfile(ctx context.Context, omni engine) (*pipeline.ProfileReport, error) {
-	report, err := omni.ProfileStatus()
+	var stopped *pipeline.ProfileReport
+	session := ""
 	if r.records() {
-		report, err = omni.StopProfile(nil)
+		var err error
+		if stopped, err = omni.StopProfile(nil); err != nil {
+			return nil, err
+		}
+		session = stopped.Session
 	}
-	if err != nil || report.Session == "" {
+	report, err := omni.WaitProfile(ctx, session)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return stopped, nil
+	case err != nil || report.Session == "":
 		return nil, err
 	}
-	complete, err := omni.WaitProfile(ctx, report.Session)
-	if err != nil && ctx.Err() != nil {
-		return report, nil
-	}
-	return complete, err
+	return report, nil
 }
 
 // all runs every request at once (the pipeline holds back what exceeds its limit) and returns the results in the

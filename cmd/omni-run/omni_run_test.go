@@ -180,11 +180,15 @@ func (f *fakeOmni) WaitProfile(ctx context.Context, session string) (*pipeline.P
 	dir := f.config.Profiler.TorchProfilerDir
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.dumped {
+	switch {
+	case f.dumped:
+	case session != "":
 		return f.session(), ctx.Err()
+	default:
+		return &pipeline.ProfileReport{}, nil
 	}
 	return &pipeline.ProfileReport{
-		Session: session, Complete: true, Trigger: "dump",
+		Session: "s1", Complete: true, Trigger: "dump",
 		Files:    []pipeline.ProfileFile{{Path: filepath.Join(dir, "stage-0_s1.17.pt.trace.json.gz"), Stage: 0, Kind: "trace", Bytes: 2048, Events: 99}},
 		Workers:  []profiler.Report{{Missing: []string{filepath.Join(dir, "profiler_out_0.txt")}}},
 		Pictures: &pipeline.ProfilePictures{Result: picture.Result{Files: []picture.File{{Kind: picture.KindReport, Path: filepath.Join(dir, "s1.17", "report.html"), Bytes: 10}}}},
