@@ -1,0 +1,152 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/trace"
+)
+
+// annotations counts the annotations in the trace of a stage, by name without number, and all events.
+func annotations(t *testing.T, report *pipeline.ProfileReport, stage int) (names map[string]int, events int) {
+	t.Helper()
+	for _, f := range report.Files {
+		if f.Stage != stage || f.Kind != "trace" {
+			continue
+		}
+		r, err := trace.Open(f.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		names = map[string]int{}
+		for {
+			var e trace.Event
+			err := r.Next(&e)
+			if errors.Is(err, io.EOF) {
+				return names, events
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			events++
+			if e.Category == "user_annotation" {
+				name, _, _ := strings.Cut(e.Name, "#")
+				names[name]++
+			}
+		}
+	}
+	t.Fatalf("stage %d has no trace: %+v", stage, report)
+	return nil, 0
+}
+
+func hello(t *testing.T, o *pipeline.Omni) {
+	t.Helper()
+	if _, err := o.Generate(t.Context(), pipeline.Request{Prompt: "Hello.", MaxTokens: 12}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// With either recorder a session holds exactly the steps that it was asked for, and ends by itself.
+func TestBudgetsOfRealWorkers(t *testing.T) {
+	for _, recorder := range []string{"kineto", "stream"} {
+		t.Run(recorder, func(t *testing.T) {
+			o := open(t, "tiny", 1, func(c *pipeline.Config) {
+				c.Profiler = profiler.FromDir(t.TempDir())
+				c.Profiler.Recorder = recorder
+			})
+			settings := map[string]any{"wait_iterations": 1, "warmup_iterations": 1, "active_iterations": 3}
+			if _, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: settings}); err != nil {
+				t.Fatal(err)
+			}
+			hello(t, o)
+			report, err := o.WaitProfile(t.Context(), "s1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for stage, w := range report.Workers {
+				names, _ := annotations(t, report, stage)
+				if names["ProfilerStep"] != 3 || w.Steps != 3 || w.Ended != profiler.EndActiveIterations {
+					t.Errorf("stage %d: got %v and %+v, want three steps", stage, names, w)
+				}
+			}
+			if report.Pictures.Error != "" || len(report.Pictures.Missing) > 0 {
+				t.Errorf("got %+v", report.Pictures)
+			}
+			if _, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"max_seconds": 0.1}}); err != nil {
+				t.Fatal(err)
+			}
+			if report, err = o.WaitProfile(t.Context(), "s2"); err != nil {
+				t.Fatal(err)
+			}
+			for stage, w := range report.Workers {
+				names, _ := annotations(t, report, stage)
+				if names["stage.wait"] != 1 || w.Ended != profiler.EndMaxSeconds {
+					t.Errorf("stage %d: got %v and %+v, want one slice of waiting", stage, names, w)
+				}
+			}
+		})
+	}
+}
+
+func TestEventsOfRealWorkersAreLimited(t *testing.T) {
+	o := open(t, "tiny", 1, func(c *pipeline.Config) {
+		c.Profiler = profiler.FromDir(t.TempDir())
+		c.Profiler.Recorder, c.Profiler.MaxEvents = profiler.RecorderStream, 300
+	})
+	if _, err := o.StartProfile(nil); err != nil {
+		t.Fatal(err)
+	}
+	hello(t, o)
+	report, err := o.StopProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range report.Workers {
+		if w.Ended != profiler.EndMaxEvents || w.Events != 300 || w.DroppedTotal() == 0 || w.State != profiler.StateDone {
+			t.Errorf("got %+v, want 300 events", w)
+		}
+	}
+}
+
+// Flight recorders of real workers hold what has run, make way for a session, and are dumped again after it.
+func TestFlightRecordersOfRealWorkers(t *testing.T) {
+	o := open(t, "tiny", 1, func(c *pipeline.Config) {
+		c.Profiler = profiler.FromDir(t.TempDir())
+		c.Profiler.Recorder, c.Profiler.RingSeconds = profiler.RecorderStream, 60
+	})
+	dump := func(session string) {
+		t.Helper()
+		if _, err := o.DumpProfile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		report, err := o.WaitProfile(t.Context(), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for stage, w := range report.Workers {
+			names, _ := annotations(t, report, stage)
+			if w.State != profiler.StateDone || w.Ended != profiler.EndDump || names["ProfilerStep"] == 0 || names["stage.wait"] == 0 || w.StartedNS == 0 {
+				t.Errorf("session %s, stage %d: got %v and %+v", session, stage, names, w)
+			}
+		}
+		if report.Pictures.Error != "" || report.Ledger.Requests != map[string]int{"s1": 1, "s3": 3}[session] {
+			t.Errorf("session %s: got %+v and %+v", session, report.Pictures, report.Ledger)
+		}
+	}
+	hello(t, o)
+	dump("s1")
+	if _, err := o.StartProfile(nil); err != nil {
+		t.Fatal(err)
+	}
+	hello(t, o)
+	if report, err := o.StopProfile(nil); err != nil || len(report.Files) != 6 {
+		t.Errorf("got %+v, %v", report, err)
+	}
+	hello(t, o)
+	dump("s3")
+}
