@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -111,4 +112,32 @@ func TestFlameLeavesOutWaiting(t *testing.T) {
 		require.NotEqual(t, "stage.wait", c.Name)
 	}
 	require.EqualValues(t, 140_000, s.Workers[0].BusyNS)
+	for _, calls := range [][]call{{{"user_annotation", "stage.wait", 0, 900}}, {{"cpu_op", "a", 0, 10}, {"user_annotation", "stage.wait", 10, 900}}} {
+		w := readFolder(t, calls, "", ledger.Session{}).Workers[0]
+		require.LessOrEqual(t, w.BusyNS, int64(10_000), "a worker that waits is not busy")
+	}
 }
+
+// A context that ends between two traces ends the reading, whatever came of the trace before.
+func TestReadSessionEndsWithItsContext(t *testing.T) {
+	found := &archive.Session{Name: "s1", StampNS: 1, Traces: []archive.Trace{{Path: writeCalls(t, program, false), Worker: "stage-3"}}}
+	ctx := &dying{Context: t.Context(), alive: 2}
+	s, err := ReadSession(ctx, found, ledger.Session{}, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Nil(t, s)
+}
+
+// dying is a context that is asked a number of times before it has ended.
+type dying struct {
+	context.Context //nolint:containedctx // it is one
+	alive           int
+}
+
+func (d *dying) Err() error {
+	if d.alive--; d.alive > 0 {
+		return nil
+	}
+	return context.Canceled
+}
+
+func (d *dying) Value(key any) any { return nil }

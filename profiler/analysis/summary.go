@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -31,7 +32,7 @@ func ReadSession(ctx context.Context, s *archive.Session, about ledger.Session, 
 	for _, t := range s.Traces {
 		w, err := ReadWorker(ctx, t.Path)
 		if ctx.Err() != nil {
-			return nil, err
+			return nil, fmt.Errorf("read session %s: %w", s.ID(), context.Cause(ctx))
 		}
 		if err != nil { // what is wrong with one trace says nothing of the others
 			broken = errors.Join(broken, err)

@@ -90,7 +90,7 @@ type track struct {
 	pending []item  // byEnd: what may yet get a caller
 	last    int64   // byStart: start of the last slice
 
-	rootNS int64 // time in slices without a caller
+	rootNS int64 // time in slices without a caller, but for those of waiting
 }
 
 type order int
@@ -157,7 +157,7 @@ func (t *track) open(s slice) {
 		parent = t.stack[len(t.stack)-1]
 		parent.node.SelfNS -= duration
 		parent.step.add(parent.node.key, -duration)
-	} else {
+	} else if s.key.name != waitName {
 		t.rootNS += duration
 	}
 	f := frame{node: parent.node.child(s.key), end: s.end, step: parent.step}
@@ -208,7 +208,9 @@ func (t *track) alone(s slice) {
 // flush gives up waiting for callers of the oldest n slices.
 func (t *track) flush(n int) {
 	for _, i := range t.pending[:n] {
-		t.rootNS += i.end - i.start
+		if i.key.name != waitName {
+			t.rootNS += i.end - i.start
+		}
 		if i.step {
 			times := t.sink.step(i.start, i.end-i.start)
 			i.tree.each(func(n *Node) { times.add(n.key, n.SelfNS) })

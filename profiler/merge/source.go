@@ -62,7 +62,7 @@ func (m *merger) survey(ctx context.Context, in Input) error {
 	for _, path := range in.Traces {
 		s, err := surveyOne(ctx, path)
 		if ctx.Err() != nil {
-			return err
+			return context.Cause(ctx)
 		}
 		if err != nil { // what is wrong with one trace says nothing of the others
 			broken = errors.Join(broken, err)

@@ -62,7 +62,7 @@ func TestSummaryWithGPUs(t *testing.T) {
 	}
 	var out, table bytes.Buffer
 	require.NoError(t, Summary(&out, s, 1))
-	require.Contains(t, out.String(), "a flight recorder was dumped: request \"a\" took 3s")
+	require.Contains(t, out.String(), "from the flight recorder (request \"a\" took 3s)")
 	require.Contains(t, out.String(), "stage-0: 7 events were dropped")
 	require.Regexp(t, `stage-0 +1 +- +302 W +- +12.2 J +- +- +- +- +25.0 % +power cap, sync boost`, out.String())
 	require.NoError(t, SummaryCSV(&table, s))

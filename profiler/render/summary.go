@@ -22,7 +22,7 @@ func Summary(w io.Writer, s *analysis.Summary, limit int) error {
 	out := &errorWriter{w: w}
 	fmt.Fprintf(out, "session %s\n", s.Session)
 	if s.Trigger != "" {
-		fmt.Fprintf(out, "a flight recorder was dumped: %s\n", s.Trigger)
+		fmt.Fprintf(out, "from the flight recorder (%s)\n", s.Trigger)
 	}
 	fmt.Fprintln(out)
 	t := table(out)
