@@ -29,6 +29,7 @@ if [[ ${1:-} == lint ]]; then
   need_command clang-tidy-19 clang-tidy-19
   need_command shellcheck shellcheck
   need_command chromium chromium # for the tests of the page
+  need_command ffmpeg ffmpeg     # for the tests of compressed audio
 fi
 
 if ((${#missing[@]} > 0)); then
