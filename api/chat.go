@@ -165,7 +165,7 @@ type chat struct {
 // chatCompletions answers POST /v1/chat/completions.
 func (s *Server) chatCompletions(c echo.Context) error {
 	var body chatRequest
-	if _, err := decode(c, &body); err != nil {
+	if err := decode(c, &body); err != nil {
 		return err
 	}
 	chat, err := s.prepareChat(&body)

@@ -45,8 +45,9 @@ func (c *content) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		return json.UnmarshalDecode(decoder, &c.text)
 	case '[':
 		return json.UnmarshalDecode(decoder, &c.parts)
+	default:
+		return invalid("", "want a string or a list of parts")
 	}
-	return invalid("", "want a string or a list of parts")
 }
 
 // schema implements describer.

@@ -17,28 +17,27 @@ import (
 // mediaTypes are the types of a body that is read as JSON. The last is what curl says unless told otherwise.
 var mediaTypes = []string{"application/json", "application/x-www-form-urlencoded"}
 
-// decode reads a request's body into a struct, strictly. found is false if there is no body or an empty one; the struct is
-// then as it was.
-func decode(c echo.Context, into any) (found bool, err error) {
+// decode reads a request's body into a struct, strictly. Without a body, or with an empty one, the struct stays as it was.
+func decode(c echo.Context, into any) error {
 	body, err := io.ReadAll(c.Request().Body)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return false, fail(codeTimeout, "the body did not arrive in time")
+		return fail(codeTimeout, "the body did not arrive in time")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return false, invalid("", "the body ends before its announced length")
+		return invalid("", "the body ends before its announced length")
 	case err != nil:
-		return false, err
+		return err
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
-		return false, nil
+		return nil
 	}
 	if text := c.Request().Header.Get(echo.HeaderContentType); text != "" {
 		name, _, err := mime.ParseMediaType(text)
 		if err != nil || name != mediaTypes[0] && name != mediaTypes[1] {
-			return false, fail(codeMediaType, "the body is of type %q, want application/json", text)
+			return fail(codeMediaType, "the body is of type %q, want application/json", text)
 		}
 	}
-	return true, decodeText(body, into)
+	return decodeText(body, into)
 }
 
 // decodeText is decode for a body that has arrived.

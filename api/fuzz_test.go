@@ -114,7 +114,8 @@ func fuzzServer(t testing.TB) *api.Server {
 	limits := api.DefaultLimits()
 	limits.BodyBytes, limits.PromptBytes = 4096, 1024
 	s, err := api.New(api.Config{
-		Engine: quickEngine(), Models: []string{"tiny"}, Limits: limits, Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+		Engine: quickEngine(), Models: []string{"tiny"}, Limits: limits,
+		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), //nolint:sloglint // what is logged is made and thrown away
 	})
 	require.NoError(t, err)
 	return s

@@ -46,7 +46,7 @@ var profileFixed = map[string]string{
 // startProfile begins a session.
 func (s *Server) startProfile(c echo.Context) error {
 	var request startProfileRequest
-	if _, err := decode(c, &request); err != nil {
+	if err := decode(c, &request); err != nil {
 		return err
 	}
 	settings, err := profileSettings(request.Settings)

@@ -27,7 +27,7 @@ func (s *Server) profileStatus(c echo.Context) error {
 // dumpProfile makes a session of what the flight recorder holds.
 func (s *Server) dumpProfile(c echo.Context) error {
 	var request struct{}
-	if _, err := decode(c, &request); err != nil {
+	if err := decode(c, &request); err != nil {
 		return err
 	}
 	report, err := s.cfg.Profiler.DumpProfile(c.Request().Context())

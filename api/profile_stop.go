@@ -21,7 +21,7 @@ type stopProfileRequest struct {
 // stopProfile ends collection.
 func (s *Server) stopProfile(c echo.Context) error {
 	var request stopProfileRequest
-	if _, err := decode(c, &request); err != nil {
+	if err := decode(c, &request); err != nil {
 		return err
 	}
 	if err := checkStages(request.Stages); err != nil {

@@ -108,8 +108,9 @@ func (s *stopStrings) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		return json.UnmarshalDecode(decoder, &(*s)[0])
 	case '[', 'n':
 		return json.UnmarshalDecode(decoder, (*[]string)(s))
+	default:
+		return invalid("", "want a string or a list of strings")
 	}
-	return invalid("", "want a string or a list of strings")
 }
 
 // schema implements describer.

@@ -159,7 +159,7 @@ func structFields(t reflect.Type) func(func(reflect.StructField) bool) {
 func (s *schemas) tagged(schema object, tag string) (required bool) {
 	for part := range strings.SplitSeq(tag, ";") {
 		name, text, _ := strings.Cut(part, "=")
-		var value any = s.limits[strings.TrimPrefix(text, "@")]
+		value := s.limits[strings.TrimPrefix(text, "@")]
 		if number, err := strconv.ParseFloat(text, 64); err == nil {
 			value = number
 		}

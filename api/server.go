@@ -150,6 +150,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		cancel(errDraining)
 		err = errors.Join(err, server.Close())
 	}
-	<-ended
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return err
 }

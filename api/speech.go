@@ -59,7 +59,7 @@ const readAloud = "Read the following text aloud, word for word, and say nothing
 // speech answers POST /v1/audio/speech.
 func (s *Server) speech(c echo.Context) error {
 	var body speechRequest
-	if _, err := decode(c, &body); err != nil {
+	if err := decode(c, &body); err != nil {
 		return err
 	}
 	request, encoding, err := s.prepareSpeech(&body)

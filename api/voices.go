@@ -53,8 +53,9 @@ func (v *voice) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		err := json.UnmarshalDecode(decoder, &object)
 		*v = voice(object.ID)
 		return err
+	default:
+		return invalid("", "want a voice's name")
 	}
-	return invalid("", "want a voice's name")
 }
 
 // schema implements describer.
