@@ -81,8 +81,8 @@ type Config struct {
 	Detail string
 	// ProfilePrefix goes in front of the names of trace files.
 	ProfilePrefix string
-	// Recorder names the implementation: "kineto" is torch's own profiler, complete and slow to stop; "stream" writes the
-	// same events while the model runs and stops at once. A Config made by hand must name one; see Default.
+	// Recorder names the implementation: "stream" writes events while the model runs and stops at once; "kineto" is
+	// torch's own profiler, which holds the same events and is slow to write them afterwards. A Config made by hand must name one; see Default.
 	Recorder string
 }
 
@@ -108,7 +108,7 @@ func Default() Config {
 		MergeProfiles:                  true,
 		Activities:                     []string{ActivityCPU, ActivityCUDA},
 		Detail:                         "ops",
-		Recorder:                       "kineto",
+		Recorder:                       RecorderStream,
 	}
 }
 

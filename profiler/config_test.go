@@ -35,7 +35,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"merge_profiles":                      true,
 		"detail":                              "ops",
 		"profile_prefix":                      "",
-		"recorder":                            "kineto",
+		"recorder":                            "stream",
 	}
 	if got := Default().ToMap(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -53,7 +53,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 func everythingChanged() Config {
 	return Config{
 		Profiler: KindTorch, TorchProfilerDir: "/d", TorchProfilerWithFLOPs: true, TorchProfilerRecordShapes: true,
-		TorchProfilerWithMemory: true, DelayIterations: 3, MaxIterations: 2, MaxSeconds: 1.5, Recorder: "stream",
+		TorchProfilerWithMemory: true, DelayIterations: 3, MaxIterations: 2, MaxSeconds: 1.5, Recorder: "kineto",
 		WaitIterations: 1, WarmupIterations: 4, ActiveIterations: 6, Detail: "modules", ProfilePrefix: "p",
 		MaxEvents: 7, MaxTraceMB: 2.5, Activities: []string{"CPU"}, RingSeconds: 8, RingSLOMS: 250,
 	}
