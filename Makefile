@@ -21,7 +21,7 @@ TAGS ?=
 CUDA_LIBS ?= 0
 export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS CUDA_LIBS
 
-.PHONY: help deps build test sanitize lint format fuzz oracle bench bench-profiler demo env clean
+.PHONY: help deps build test sanitize lint format fuzz oracle soak clients bench bench-profiler demo env clean
 
 help: ## this list
 	@echo "Targets:"
@@ -52,6 +52,12 @@ fuzz: build ## run every fuzz target for FUZZTIME
 
 oracle: build ## both recorders over a million ops must hold the same events (minutes)
 	@OMNI_ORACLE_OPS=1000000 build/csrc/tests/recorder_oracle_test
+
+soak: ## 10,000 requests to a server, 64 at once, a fifth of which the client leaves: none lost, no memory kept
+	@OMNI_SOAK_REQUESTS=10000 go test -run '^TestSoak$$' -count 1 -v ./api
+
+clients: build ## curl, the OpenAI SDK, a Prometheus parser and schemathesis against a server
+	@scripts/clients.sh
 
 bench: build ## speed of the engines and of a whole request, beside the reference where it is installed
 	@scripts/bench.sh

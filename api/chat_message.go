@@ -105,8 +105,7 @@ func (c content) join(param string) (string, error) {
 // roles are the roles that a message may have, with what the model calls them.
 var roles = map[string]string{"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
-// converse puts a conversation into a request. A single message of a user is a prompt: it comes with the system message that the
-// model speaks best with.
+// converse puts a conversation into a request. One without a system message gets the one that the model speaks best with.
 func converse(req *pipeline.Request, messages []chatMessage, limits Limits) error {
 	if len(messages) == 0 {
 		return invalid("messages", "messages is missing or empty, want at least one message")
@@ -138,8 +137,6 @@ func converse(req *pipeline.Request, messages []chatMessage, limits Limits) erro
 		}
 		req.Messages = append(req.Messages, prompt.Message{Role: role, Text: text})
 	}
-	if len(req.Messages) == 1 && req.Messages[0].Role == "user" {
-		req.Prompt, req.Messages = req.Messages[0].Text, nil
-	}
+	req.UsualSystem = true
 	return nil
 }

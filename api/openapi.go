@@ -91,6 +91,9 @@ func (s *Server) describe(r route, op operation, in, out *schemas, failed object
 			kind = "application/json"
 		}
 		schema := object{"type": "string"}
+		if kind == "text/event-stream" {
+			schema = object{} // what a schema of a stream describes is not agreed
+		}
 		if a.body != nil {
 			schema = out.of(reflect.TypeOf(a.body))
 		}

@@ -14,7 +14,7 @@ import (
 
 // extensions are the fields beside OpenAI's. They may stand in a request itself, where its SDK puts them, and in its extra_body.
 type extensions struct {
-	Modalities         *[]string        `json:"modalities" schema:"minItems=1"`
+	Modalities         *modalityNames   `json:"modalities"`
 	TopK               *int64           `json:"top_k" schema:"min=-1"`
 	MinTokens          *int64           `json:"min_tokens" schema:"min=0"`
 	RepetitionPenalty  *float64         `json:"repetition_penalty" schema:"above=0"`
@@ -241,8 +241,17 @@ func alternatives(values []string) string {
 	return text
 }
 
+// modalityNames are what an answer shall have.
+type modalityNames []string
+
+// schema implements describer.
+func (modalityNames) schema(*schemas) object {
+	names := []any{pipeline.ModalityText, pipeline.ModalityAudio}
+	return object{"type": "array", "items": object{"type": "string", "enum": names}, "minItems": 1, "uniqueItems": true}
+}
+
 // modalities checks what a request wants; none is all that the model makes.
-func modalities(names *[]string) ([]string, error) {
+func modalities(names *modalityNames) ([]string, error) {
 	if names == nil {
 		return nil, nil
 	}

@@ -38,10 +38,10 @@ const maxExact = 1<<53 - 1
 // of returns the schema of a type.
 func (s *schemas) of(t reflect.Type) object {
 	switch {
-	case t.Implements(describerType):
-		return reflect.Zero(t).Interface().(describer).schema(s)
 	case t.Kind() == reflect.Pointer:
 		return nullable(s.of(t.Elem()))
+	case t.Implements(describerType):
+		return reflect.Zero(t).Interface().(describer).schema(s)
 	case t.Implements(textType):
 		return object{"type": "string"}
 	case t.Implements(marshalerType), t.PkgPath() != "" && strings.HasSuffix(t.PkgPath(), "/jsontext"):

@@ -22,6 +22,8 @@ type Request struct {
 	Prompt string
 	// System is the system message; empty for the family's own.
 	System string
+	// UsualSystem gives a conversation without a system message the family's own, as Prompt has it.
+	UsualSystem bool
 	// Messages is a whole conversation.
 	Messages []prompt.Message
 	// Modalities are the wanted outputs, ModalityText and ModalityAudio; empty for all that the model makes.

@@ -115,7 +115,7 @@ func (o *Omni) prepare(ctx context.Context, r *request) error {
 		infos[s.id] = s.status().Info
 	}
 	prepared, err := o.graph.Model.Prepare(family.Request{
-		Prompt: r.Prompt, System: r.System, Messages: r.Messages, Modalities: r.Modalities, Speaker: r.Speaker,
+		Prompt: r.Prompt, System: r.System, UsualSystem: r.UsualSystem, Messages: r.Messages, Modalities: r.Modalities, Speaker: r.Speaker,
 		Seed: r.Seed, MaxTokens: r.MaxTokens, MaxAudio: r.MaxAudio, Stops: len(r.Stop) > 0, Sampling: r.Sampling,
 		Speech: r.Speech,
 	}, infos)

@@ -14,4 +14,5 @@ for package in "${packages[@]}"; do
     step "$package $target" go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-60s}" -parallel "$JOBS" "./$package"
   done
 done
+step "api: 100,000 random requests" env OMNI_FUZZ_REQUESTS=100000 go test -run '^TestRandomRequests$' -count 1 ./api
 steps_report

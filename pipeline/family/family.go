@@ -83,6 +83,8 @@ type Request struct {
 	Prompt   string           // one user message; not together with Messages
 	System   string           // the system message; empty for the family's default with Prompt, for none with Messages
 	Messages []prompt.Message // a whole conversation
+	// UsualSystem gives Messages without a system message the family's default.
+	UsualSystem bool
 	// Modalities are the wanted outputs, Text and Audio; empty for all that the pipeline makes.
 	Modalities []string
 	Speaker    string // empty for the default

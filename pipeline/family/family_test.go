@@ -304,6 +304,7 @@ func TestMessages(t *testing.T) {
 	}{
 		{"a system prompt", family.Request{Prompt: "Hi", System: "S"}, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
 		{"a conversation is left alone", family.Request{Messages: []prompt.Message{user}}, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
+		{"a conversation that gets the usual system message", family.Request{Messages: []prompt.Message{system, user}, UsualSystem: true}, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
 		{"a conversation with a system message", family.Request{Messages: []prompt.Message{system, user}}, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
 		{"a conversation and a system prompt", family.Request{Messages: []prompt.Message{user}, System: "S"}, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
 	}

@@ -213,6 +213,8 @@ func (m *qwen25Model) messages(req Request) ([]prompt.Message, error) {
 		return nil, errors.New("the request has a system prompt and a system message, want one of them")
 	case len(req.Messages) > 0 && req.System != "":
 		return append([]prompt.Message{{Role: "system", Text: req.System}}, req.Messages...), nil
+	case len(req.Messages) > 0 && req.UsualSystem && req.Messages[0].Role != "system":
+		return append([]prompt.Message{{Role: "system", Text: qwen25SystemPrompt}}, req.Messages...), nil
 	case len(req.Messages) > 0:
 		return req.Messages, nil
 	}
