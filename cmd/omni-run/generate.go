@@ -133,7 +133,7 @@ func (r *run) endProfile(ctx context.Context, omni engine) (*pipeline.ProfileRep
 	report, err := omni.WaitProfile(ctx, session)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return stopped, nil
+		return stopped, nil //nolint:nilerr // the waiting was given up, the session is well
 	case err != nil || report.Session == "":
 		return nil, err
 	}
