@@ -104,6 +104,23 @@ func TestPicturesCanBeSwitchedOff(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(archive.Folder(o.ProfileDir(), "s1"), archive.ReportName))
 }
 
+func TestSessionThatRecordsNothing(t *testing.T) {
+	o := profiled(t, nil, func(c *profiler.Config) { c.DelayIterations = 100 })
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	generate(t, o, "one")
+	_, err = o.StopProfile(nil)
+	require.NoError(t, err)
+	report, err := o.WaitProfile(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, report.Files)
+	require.Empty(t, report.Pictures.Error)
+	for _, w := range report.Workers {
+		require.Equal(t, profiler.StateDone, w.State)
+		require.Empty(t, w.Missing)
+	}
+}
+
 func TestSettingsThatAStartMayNotChoose(t *testing.T) {
 	cfg := pipelinetest.Config(t, nil)
 	cfg.Profiler = profiler.FromDir(t.TempDir())

@@ -196,6 +196,9 @@ func (p *profileState) makePictures(ctx context.Context, s *profileSession) *Pro
 		if ctx.Err() != nil {
 			break // the pipeline closes; a command can make them later
 		}
+		if !p.hasTraces(s, dir) {
+			continue // the reports of the workers say why
+		}
 		var result *picture.Result
 		var err error
 		background.Run(func() { result, err = picture.Make(ctx, dir, fmt.Sprintf("%s.%d", s.name, s.stampNS)) })
@@ -209,6 +212,15 @@ func (p *profileState) makePictures(ctx context.Context, s *profileSession) *Pro
 		made.Error = err.Error()
 	}
 	return made
+}
+
+// hasTraces reports whether any worker of the session has left a trace in dir. The workers are done with it.
+func (p *profileState) hasTraces(s *profileSession, dir string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(s.taps, func(t *tap) bool {
+		return slices.ContainsFunc(t.final.Files, func(f profiler.File) bool { return f.Kind == "trace" && filepath.Dir(f.Path) == dir })
+	})
 }
 
 // dirs lists the profile directories of the session's stages whose configuration passes want.

@@ -38,6 +38,7 @@ type run struct {
 	options  *options
 	folder   *outputFolder
 	progress *progress
+	told     string // the profile session whose files were listed last
 }
 
 // do opens the pipeline, runs all requests in it and reports. Whatever happens, with --format json standard output

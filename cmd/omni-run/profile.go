@@ -9,7 +9,7 @@ import (
 	"github.com/omni-run/omni/pipeline"
 )
 
-// reportProfile lists what a profile session wrote and says how to open it. report may be nil.
+// reportProfile lists what a profile session wrote and says how to open it, once. report may be nil.
 func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileOutput {
 	out := &profileOutput{Files: []pipeline.ProfileFile{}}
 	if err != nil {
@@ -19,15 +19,26 @@ func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileO
 		return out
 	}
 	out.Session, out.Trigger, out.Pictures = report.Session, report.Trigger, report.Pictures
+	if len(report.Files) > 0 {
+		out.Files = report.Files
+	}
+	if r.told != report.Session {
+		r.tellProfile(report)
+	}
+	r.told = report.Session
+	return out
+}
+
+// tellProfile lists what a session has left for people.
+func (r *run) tellProfile(report *pipeline.ProfileReport) {
 	if report.Trigger != "" {
 		r.progress.say("flight recorder: %s", report.Trigger)
 	}
 	if len(report.Files) > 0 {
-		out.Files = report.Files
 		r.progress.say("profile %s, in %s:", report.Session, filepath.Dir(report.Files[0].Path))
 	}
 	traces, tables := false, false
-	for _, file := range out.Files {
+	for _, file := range report.Files {
 		traces, tables = traces || file.Kind == "trace", tables || file.Kind == "table"
 		lost := ""
 		if file.Dropped > 0 {
@@ -50,7 +61,6 @@ func (r *run) reportProfile(report *pipeline.ProfileReport, err error) *profileO
 		}
 	}
 	r.reportPictures(report.Pictures)
-	return out
 }
 
 // incomplete is the error of a session whose files are not all there, nil for a complete one and for none: whoever asked
