@@ -47,6 +47,8 @@ func (r *remote) ProfileStatus() (*pipeline.ProfileReport, error) { return &r.re
 
 func (r *remote) ProfileDir() string { return r.dir }
 
+func (r *remote) Stages() []pipeline.StageStatus { return []pipeline.StageStatus{{Name: "thinker"}} }
+
 func serveRemote(t *testing.T, r *remote, key string) string {
 	t.Helper()
 	server, err := api.New(api.Config{Engine: r, Profiler: r, Models: []string{"m"}, Limits: api.DefaultLimits(), APIKey: key})

@@ -1,9 +1,12 @@
 package pipelinetest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -180,7 +183,8 @@ func ids(text string) []int64 {
 	return list
 }
 
-// Signal sends a signal to the worker of a stage, which must be there: pid 0 would be the test's own process group.
+// Signal sends a signal to the worker of a stage, which must be there: pid 0 would be the test's own process group. After
+// SIGSTOP it waits until every thread of the worker has stopped.
 func Signal(tb testing.TB, o *pipeline.Omni, stage int, sig syscall.Signal) {
 	tb.Helper()
 	for _, s := range o.Stages() {
@@ -193,7 +197,30 @@ func Signal(tb testing.TB, o *pipeline.Omni, stage int, sig syscall.Signal) {
 		if err := syscall.Kill(s.PID, sig); err != nil {
 			tb.Fatalf("stage %d: %v", stage, err)
 		}
+		for sig == syscall.SIGSTOP && !stopped(tb, s.PID) {
+			time.Sleep(time.Millisecond)
+		}
 		return
 	}
 	tb.Fatalf("there is no stage %d", stage)
+}
+
+// stopped reports whether no thread of a process runs.
+func stopped(tb testing.TB, pid int) bool {
+	tb.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state follows the name, which stands in brackets and may hold anything.
+		if state := text[bytes.LastIndexByte(text, ')')+1:]; !bytes.HasPrefix(state, []byte(" T")) {
+			return false
+		}
+	}
+	return true
 }
