@@ -75,7 +75,7 @@ func TestSessionOnOneClock(t *testing.T) {
 	s := readFolder(t, program, "", about)
 	require.EqualValues(t, 1_000_000, s.Workers[0].StartNS)
 	require.EqualValues(t, 1_010_000, s.Workers[0].steps[0].startNS)
-	require.Equal(t, []string{"stage-4: it recorded no step"}, s.Missing)
+	require.Equal(t, []string{"stage-4: it left no trace, and says that it recorded no step"}, s.Missing)
 	require.Empty(t, s.GPUs)
 	require.Nil(t, s.Summarise(1).Stages[0].GPU)
 }

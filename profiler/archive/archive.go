@@ -70,7 +70,7 @@ func (s *Session) Missing(workers []ledger.Worker) []string {
 		switch {
 		case why != "":
 		case w.State == "done" && w.Steps == 0:
-			why = "it recorded no step"
+			why = "it left no trace, and says that it recorded no step"
 		default:
 			why = "it left no trace"
 		}

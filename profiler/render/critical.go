@@ -21,7 +21,7 @@ func CriticalPath(w io.Writer, p *analysis.CriticalPath, limit int) error {
 		}
 		_ = t.Flush() // out remembers the error
 	} else {
-		fmt.Fprintf(out, "session %s, %d requests, %s from end to end on average", p.Session, len(p.Requests), duration(p.E2EMS/float64(len(p.Requests))))
+		fmt.Fprintf(out, "session %s, %s, %s from end to end on average", p.Session, count(len(p.Requests), "request"), duration(p.E2EMS/float64(len(p.Requests))))
 		if p.Failed > 0 {
 			fmt.Fprintf(out, ", %d failed", p.Failed)
 		}

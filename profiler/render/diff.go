@@ -32,8 +32,8 @@ func Diff(w io.Writer, d *analysis.Diff, o analysis.DiffOptions, limit int) erro
 	if len(d.Skipped) > 0 {
 		fmt.Fprintf(out, "\nonly in one of the sessions: %s\n", strings.Join(d.Skipped, ", "))
 	}
-	fmt.Fprintf(out, "\n%d regressions: longer by more than %.3g %%, p below %.2g, at least %.3g %% of a step\n",
-		len(d.Regressions()), 100*o.Threshold, o.Alpha, 100*o.MinShare)
+	fmt.Fprintf(out, "\n%s: longer by more than %.3g %%, p below %.2g, at least %.3g %% of a step\n",
+		count(len(d.Regressions()), "regression"), 100*o.Threshold, o.Alpha, 100*o.MinShare)
 	return out.err
 }
 

@@ -35,6 +35,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"float":   func(n int64) float64 { return float64(n) },
 	"perCall": func(op *analysis.Op) int64 { return op.SelfNS / max(1, op.Calls) },
 	"label":   label,
+	"count":   count,
 	"gauge":   gauge,
 	"memory":  memory,
 	"join":    func(list []string) string { return strings.Join(list, ", ") },

@@ -56,6 +56,14 @@ func percent(a, b float64) string {
 	return fmt.Sprintf("%.1f %%", 100*a/b)
 }
 
+// count says how many things there are.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 // sizeText formats a number of bytes.
 func sizeText(n int64) string {
 	switch {

@@ -16,7 +16,7 @@ function draw() {
     const tint = color(series.color), axis = { stroke: color('quiet'), grid: { stroke: color('grid'), width: 1 }, ticks: { show: false } };
     const initial = said.dataset.initial ??= said.textContent;
     charts.push(new uPlot({
-      width: target.clientWidth, height: 92, legend: { show: false },
+      width: target.clientWidth, height: 92, legend: { show: false }, padding: [null, 28, null, null],
       cursor: { sync: { key: 'time' }, y: false, points: { size: 6 } },
       scales: { x: { time: false }, y: { range: (u, low, high) => [0, series.top || Math.max(high * 1.05, 1e-9)] } },
       axes: [
