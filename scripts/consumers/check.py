@@ -122,8 +122,9 @@ def tensorboard_plugin(folder, gpu):
         os.symlink(folder.resolve(), pathlib.Path(logs, "session"))
         with tensorboard(logs) as get:
             deadline = time.monotonic() + 300
-            while (loading := get("runs"))["loading"] and time.monotonic() < deadline:
-                time.sleep(0.5)  # the server loads in threads of its own and says only whether it has done so
+            # The server loads in threads of its own; before they begin it says that it is not loading.
+            while ((loading := get("runs"))["loading"] or not loading["runs"]) and time.monotonic() < deadline:
+                time.sleep(0.5)
             check(folder, "TensorBoard's runs", loading["runs"], ["session"])
             if not loading["runs"]:
                 return
