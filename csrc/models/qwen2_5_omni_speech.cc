@@ -104,7 +104,7 @@ void Speech::start(const Chunk& chunk) {
   DitSpan span;
   span.first = chunk.begin;
   span.rows = chunk.seen - chunk.begin;
-  span.before = std::min(chunk.begin, config.block());
+  span.before = std::min(chunk.begin, config.reach_back() * config.block());  // no layer looks back farther
   DitCondition condition = dit_->condition(codes_of(chunk), style.voice, style.speaker,
                                            style.guidance_scale >= kLeastGuidance, span);
   const bool alone = chunk.begin == 0 && chunk.last;  // there is nothing to remember

@@ -178,6 +178,9 @@ void Token2Wav::load(int64_t& done, int64_t& total) {
   if (!weights_.load_next() && !prepared_) {
     dit_->prepare();
     bigvgan_->prepare();
+    // What requests with the defaults need, so that the first of them does not wait for it.
+    voice_of(default_speaker(speakers_));
+    schedule_of(Settings::parse({{"seed", 0}}));
     prepared_ = true;
   }
   // The last byte counts when the weights are laid out, not before.
