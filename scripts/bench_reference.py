@@ -13,7 +13,7 @@ from transformers import Qwen2_5OmniForConditionalGeneration
 
 
 class Timed:
-    """Adds up the time spent in a method and keeps its last result."""
+    """Adds up the time spent in a method and keeps its last arguments and result."""
 
     def __init__(self, owner, name):
         self.seconds, self.method = 0.0, getattr(owner, name)
@@ -21,7 +21,7 @@ class Timed:
 
     def __call__(self, *args, **kwargs):
         started = time.perf_counter()
-        self.result = self.method(*args, **kwargs)
+        self.kwargs, self.result = kwargs, self.method(*args, **kwargs)
         self.seconds += time.perf_counter() - started
         return self.result
 
@@ -62,10 +62,13 @@ def main():
         torch.manual_seed(1)
         result["first audio"] = timed(lambda: model.generate(
             input_ids=inputs, attention_mask=torch.ones_like(inputs), generation_mode="audio",
-            thinker_max_new_tokens=32, thinker_do_sample=False, talker_max_new_tokens=options.codes))
-        codes = talker.result.shape[1] - inputs.shape[1] - 2
+            thinker_do_sample=False, thinker_min_new_tokens=options.tokens, thinker_max_new_tokens=options.tokens,
+            talker_min_new_tokens=options.codes, talker_max_new_tokens=options.codes))
+        codes = talker.result.shape[1] - talker.kwargs["input_ids"].shape[1]
         result["talker"] = codes / talker.seconds
-        result["vocoder RTF"] = token2wav.seconds / (token2wav.result.numel() / 24000)
+        samples = token2wav.result.numel()
+        result["vocoder RTF"] = token2wav.seconds / (samples / 24000)
+        result["made"] = {"codes": codes, "samples": samples}
     print(json.dumps(result))
 
 

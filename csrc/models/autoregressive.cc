@@ -273,7 +273,8 @@ void AutoregressiveEngine::decode(const std::vector<Sequence*>& sequences,
 
 // logits [V] in the model's dtype.
 void AutoregressiveEngine::write_token(Sequence& sequence, const at::Tensor& logits, SequenceResult& result) {
-  const int64_t token = sample(logits.to(at::kFloat), sequence.sampling, sequence.history, sequence.generated, sequence.rng);
+  const int64_t token =
+      sample(logits.to(at::kFloat), sequence.sampling, sequence.history, sequence.generated, sequence.rng);
   const bool stop = sequence.sampling.stops_at(token);
   sequence.history.push_back(token);
   ++sequence.generated;
