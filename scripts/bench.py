@@ -25,6 +25,7 @@ ROWS = [
     ("talker", "codes/s", True),
     ("vocoder RTF", "", False),
     ("first audio", "s", False),
+    ("first audio, streamed", "s", False),
 ]
 PROMPT = "Tell me slowly and in detail how a river finds its way from the mountains to the sea, and who lives by it. "
 
@@ -83,6 +84,8 @@ def measure_omni(options):
     result["talker"] = talker["tokens"] / talker["compute_ms"] * 1000
     result["vocoder RTF"] = vocoder["compute_ms"] / 1000 / (spoken["audio"]["samples"] / spoken["audio"]["sample_rate"])
     result["first audio"] = spoken["first_audio_ms"] / 1000
+    streamed = generate(options, [prompt], "--seed", "1", "--speech-mode", "stream", "--sampling-params", limits)[0][0]
+    result["first audio, streamed"] = streamed["first_audio_ms"] / 1000
     result["made"] = {"codes": talker["tokens"], "samples": spoken["audio"]["samples"]}
     return result, probe[0]["prompt_token_ids"]
 
@@ -102,7 +105,9 @@ def measure_reference(options, prompt_ids):
     )
     if run.returncode != 0:
         sys.exit(f"the reference failed:\n{run.stderr[-4000:]}")
-    return json.loads(run.stdout.splitlines()[-1])
+    result = json.loads(run.stdout.splitlines()[-1])
+    result["first audio, streamed"] = result["first audio"]  # it cannot stream
+    return result
 
 
 def main():
@@ -133,9 +138,9 @@ def main():
     ours, theirs = best(ours), best(theirs) if theirs else {}
     print(f"prompt of {len(prompt_ids)} tokens, {options.tokens} tokens decoded, {made['codes']} codes, "
           f"{made['samples'] / 24000:.2f} s of speech\n")
-    print(f"{'':18} {'omni':>10} {'reference':>10} {'ratio':>7}")
+    print(f"{'':22} {'omni':>10} {'reference':>10} {'ratio':>7}")
     for name, unit, more in ROWS:
-        line = f"{name:18} {ours[name]:10.2f}"
+        line = f"{name:22} {ours[name]:10.2f}"
         if name in theirs:
             ratio = ours[name] / theirs[name] if more else theirs[name] / ours[name]
             line += f" {theirs[name]:10.2f} {ratio:6.2f}x"

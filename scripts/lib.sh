@@ -37,6 +37,30 @@ tool() {
   printf '%s' "$dir/$1"
 }
 
+# Prints a Python that has the reference, for benchmarks: OMNI_REFERENCE_PYTHON, which may be none, or .deps/reference,
+# which is made on first use (several GB).
+reference_python() {
+  local environment=$ROOT/.deps/reference
+  if [[ -n ${OMNI_REFERENCE_PYTHON:-} ]]; then
+    printf '%s' "$OMNI_REFERENCE_PYTHON"
+    return
+  fi
+  if [[ ! -x $environment/bin/python ]]; then
+    echo "making .deps/reference: transformers and torch with what they need" >&2
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet torch==2.15.0 transformers==5.23.0 >&2 ||
+      die "could not install the reference; OMNI_REFERENCE_PYTHON=none measures without it"
+  fi
+  printf '%s' "$environment/bin/python"
+}
+
+# The checkpoint that benchmarks run on.
+bench_checkpoint() {
+  local checkpoint=build/bench/small
+  [[ -e $checkpoint/config.json ]] || bin/omni-run make-checkpoint --preset small --seed 1 --out "$checkpoint" >/dev/null
+  printf '%s' "$checkpoint"
+}
+
 # go_test BUILD_DIR FLAG... PACKAGE...: go test against the C++ library of that build. Prints one line a package,
 # failures in full, and at the end the number of tests, and of skipped ones each with its reason.
 go_test() {
