@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// niceness is what the work's thread has: the models' threads get ten times its share of a processor.
-const niceness = 10
+// niceness is what the thread of the work has: a thread of a model gets three times its share of a processor.
+const niceness = 5
 
 // Run calls do on a thread of low priority, and returns when it has.
 func Run(do func()) {
