@@ -127,7 +127,7 @@ export function control(signal, changed) {
     const since = Number.isFinite(began) && report.active ? ` for ${seconds(Math.max(0, Date.now() - began / 1e6) / 1000)}` : '';
     const failed = report.workers.filter((w) => w.state === 'failed').length;
     const words = report.active ? `Session ${report.session} records${since}.` : going ? `Session ${report.session} is being written; the models go on.` : failed > 0 ? `Session ${report.session} has ended; ${failed} of ${report.workers.length} workers failed.` : `Session ${report.session} is complete.`;
-    show(status, report.trigger && h('p', { class: 'note' }, `The flight recorders were dumped: ${report.trigger}.`),
+    show(status, report.trigger && h('p', { class: 'note' }, report.trigger === 'dump' ? 'It was made of what the flight recorders held.' : `The flight recorders were dumped: ${report.trigger}.`),
       h('p', {}, report.active && h('span', { class: 'dot live', 'aria-hidden': 'true' }), words, ' ',
       !report.active && !going && report.id && h('a', { href: `#/profiles/${encodeURIComponent(report.id)}` }, 'Look at it')),
       workerTable(report.workers));
