@@ -64,6 +64,9 @@ func (s *Server) profileOnce(c echo.Context) error {
 	if len(faults) > 0 { // as GET has no other place for it
 		c.Response().Header().Set("X-Profile-Missing", strings.ReplaceAll(errors.Join(faults...).Error(), "\n", "; "))
 	}
+	if _, err := s.cfg.Profiler.WaitProfile(ctx, report.Session); err != nil { // for the merged trace
+		return err
+	}
 	return s.sendMerged(c, report.ID)
 }
 

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/ledger"
 	"github.com/omni-run/omni/profiler/picture"
@@ -64,8 +66,8 @@ func fetchProfile(c *cli.Context, env *environment) error {
 		}
 		which = list.Profiles[0].ID
 	}
-	var profile listedProfile
-	if err := client.call(c.Context, http.MethodGet, nil, &profile, "profiles", which); err != nil {
+	profile, err := client.written(c.Context, which)
+	if err != nil {
 		return err
 	}
 	if c.Bool("merged") {
@@ -90,6 +92,23 @@ func fetchProfile(c *cli.Context, env *environment) error {
 	}
 	return nil
 }
+
+// written describes a session once nothing of it is being written any more.
+func (p *profileClient) written(ctx context.Context, which string) (profile listedProfile, err error) {
+	for {
+		if err := p.call(ctx, http.MethodGet, nil, &profile, "profiles", which); err != nil || profile.State != string(profiler.StateWriting) {
+			return profile, err
+		}
+		select {
+		case <-time.After(writtenPause):
+		case <-ctx.Done():
+			return profile, context.Cause(ctx)
+		}
+	}
+}
+
+// writtenPause is how often a server is asked whether a session is complete.
+const writtenPause = 500 * time.Millisecond
 
 // localName is where a file lies in a profile folder. Of a name that the server gives, only the last part counts.
 func localName(id string, f archive.File) string {

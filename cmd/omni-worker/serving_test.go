@@ -29,7 +29,7 @@ type phase string
 const (
 	quiet     phase = "without a profile"
 	recording phase = "recording"
-	writing   phase = "writing the files"
+	writing   phase = "writing files and merged trace"
 )
 
 // watched is what clients of a server saw, phase by phase.
@@ -179,13 +179,17 @@ func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 	w.enter(writing)
 	stopped := w.post(t, "/stop_profile", `{"wait":false}`)
 	began := time.Now()
-	report, err := o.WaitProfile(t.Context(), stopped.Session)
+	report, err := o.StopProfileWith(t.Context(), pipeline.ProfileStopOptions{Session: stopped.Session, Wait: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wrote := time.Since(began)
+	pause() // while the merged trace and the page are made
 	w.enter(quiet)
 	stop()
+	if report, err = o.WaitProfile(t.Context(), stopped.Session); err != nil {
+		t.Fatal(err)
+	}
 
 	var events int64
 	for _, worker := range report.Workers {
@@ -195,14 +199,14 @@ func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 		events += worker.Events
 		t.Logf("%s: %d steps, %d events, stop held it up %.1f ms", worker.Worker, worker.Steps, worker.Events, worker.StopMS)
 	}
-	t.Logf("%d events; files, merged trace and page were complete %v after stop was answered", events, wrote.Round(time.Millisecond))
+	t.Logf("%d events; the workers' files were complete %v after stop was answered", events, wrote.Round(time.Millisecond))
 	for _, p := range []phase{quiet, recording, writing} {
 		gaps := w.gaps[p]
 		if len(gaps) == 0 {
 			gaps = []float64{0}
 		}
 		slices.Sort(gaps)
-		t.Logf("%-18s %6d pieces of text, p99 of the time between two %6.2f ms, longest %7.2f ms; /health was good %d times", p,
+		t.Logf("%-30s %6d pieces of text, p99 of the time between two %6.2f ms, longest %7.2f ms; /health was good %d times", p,
 			len(w.gaps[p]), stat.Quantile(0.99, stat.Empirical, gaps, nil), gaps[len(gaps)-1], w.health[p])
 	}
 	for _, fault := range w.faults {
