@@ -3,4 +3,4 @@ package api
 import "encoding/json"
 
 // Document is what GET /openapi.json answers, whatever the keys.
-func (s *Server) Document() ([]byte, error) { return json.Marshal(s.document) }
+func (s *Server) Document() ([]byte, error) { return json.Marshal(s.document()) }

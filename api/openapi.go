@@ -139,7 +139,7 @@ func operationID(r route) string {
 }
 
 // openAPIDocument answers GET /openapi.json.
-func (s *Server) openAPIDocument(c echo.Context) error { return c.JSON(http.StatusOK, s.document) }
+func (s *Server) openAPIDocument(c echo.Context) error { return c.JSON(http.StatusOK, s.document()) }
 
 // audioAnswers are the files that speech can be answered with.
 func audioAnswers(text string) []answer {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,7 @@ type Server struct {
 	cfg      Config
 	echo     *echo.Echo
 	metrics  *collectors
-	document object // of OpenAPI
+	document func() object // of OpenAPI, made when it is first asked for
 	started  time.Time
 	inside   atomic.Int64 // generations that run or wait
 	draining atomic.Bool
@@ -110,7 +111,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.checkOperations(); err != nil {
 		return nil, err
 	}
-	s.document = s.openAPI()
+	s.document = sync.OnceValue(s.openAPI)
 	for _, r := range s.routes() {
 		s.echo.Add(r.method, r.path, s.authorize(r))
 	}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/omni-run/omni/api/client"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
+)
+
+// address reads the server's log up to the line that says where it listens.
+func (p *process) address() string {
+	p.t.Helper()
+	p.await(`"msg":"serving"`)
+	lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
+	var line struct{ Address string }
+	require.NoError(p.t, json.Unmarshal([]byte(lines[len(lines)-1]), &line))
+	return "http://" + line.Address
+}
+
+func TestServeAnswersAndEndsProperly(t *testing.T) {
+	dir := t.TempDir()
+	p := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--api-key", "secret", "--profile-dir", dir)
+	url := p.address()
+	answer, err := http.Get(url + "/health")
+	require.NoError(t, err)
+	answer.Body.Close()
+	require.Equal(t, 200, answer.StatusCode)
+	server := &client.Client{URL: url, Key: "secret"}
+	_, err = server.Post(t.Context(), "/start_profile", struct{}{})
+	require.NoError(t, err)
+	var text strings.Builder
+	for piece, err := range server.Stream(t.Context(), client.Chat{Messages: []client.Message{{Role: "user", Content: "Hello"}}, MaxTokens: 20}) {
+		require.NoError(t, err)
+		text.WriteString(piece.Text)
+	}
+	require.Equal(t, pipelinetest.Expect("Hello", 20).Text, text.String())
+	http.DefaultClient.CloseIdleConnections()
+
+	p.interrupt(syscall.SIGTERM)
+	got := p.end()
+	require.Zero(t, got.code, got.stderr)
+	require.Equal(t, url+"\n", got.stdout)
+	require.Contains(t, got.stderr, `"msg":"profiling is enabled`)
+	require.NotContains(t, got.stderr, "secret")
+}
+
+func TestServeSaysWhoItIsOpenTo(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		warn string
+	}{
+		{nil, ""},
+		{[]string{"--host", "0.0.0.0"}, "without a key"},
+		{[]string{"--host", "0.0.0.0", "--api-key", "k"}, "plain HTTP"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // it is told to end before it begins
+		got := runCommandIn(ctx, &fakeOmni{}, "", append([]string{"serve", "--model", "x", "--port", "0"}, test.args...)...)
+		require.Equal(t, test.warn != "", strings.Contains(got.stderr, "open to other machines"), got.stderr)
+		require.Contains(t, got.stderr, test.warn)
+	}
+}
+
+func TestServeFlags(t *testing.T) {
+	got := runCommand(t, &fakeOmni{}, "", "serve", "--host", "example.com", "--port", "70000", "--max-queue", "-1", "--log-format", "xml", "--request-timeout", "0s")
+	require.Equal(t, exitUsage, got.code)
+	for _, text := range []string{
+		"--model is missing", "--port is 70000", `--host: "example.com" is no address`, "limit of waiting requests is -1", `--log-format is "xml"`,
+		"limit of request time is 0s",
+	} {
+		require.Contains(t, got.stderr, text)
+	}
+}
