@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/pipeline/pipelinetest"
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/archive"
@@ -136,7 +137,11 @@ func TestSettingsThatAStartMayNotChoose(t *testing.T) {
 		require.ErrorContains(t, err, field)
 		require.ErrorContains(t, err, "stage 0: ")
 	}
-	_, err := o.StartProfile(nil)
+	// What only the worker can know is refused by it.
+	_, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"activities": []any{"CUDA"}}})
+	require.ErrorContains(t, err, `activities: ["CUDA"] leave nothing to record in stage-0, which runs on cpu`)
+	require.Equal(t, message.InvalidArgument, pipeline.CodeOf(err))
+	_, err = o.StartProfile(nil)
 	require.NoError(t, err, "nothing has begun")
 }
 

@@ -3,12 +3,16 @@ package profiler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 )
+
+// ErrBusy says that a worker has to write what it holds before it can record more.
+var ErrBusy = errors.New("the files of two earlier sessions are still being written")
 
 // job is one session of a worker as others see it: its report, and whether it is complete.
 type job struct {
@@ -52,8 +56,7 @@ func (w *Worker) lastDone() (<-chan struct{}, error) {
 	case <-w.current.before:
 		return w.current.done, nil
 	default:
-		return nil, fmt.Errorf("start session in %s: the files of two earlier sessions are still being written",
-			w.identity.Worker)
+		return nil, fmt.Errorf("start session in %s: %w", w.identity.Worker, ErrBusy)
 	}
 }
 

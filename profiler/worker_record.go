@@ -135,7 +135,8 @@ func (w *Worker) recorderConfig(start *Start) (RecorderConfig, error) {
 		}
 	}
 	if len(rc.Activities) == 0 {
-		return rc, fmt.Errorf("activities: %q leave nothing to record in %s, which runs on %s", c.Activities, rc.Worker, w.identity.Device)
+		return rc, fmt.Errorf("%w: activities: %q leave nothing to record in %s, which runs on %s",
+			ErrSetting, c.Activities, rc.Worker, w.identity.Device)
 	}
 	if c.Profiler == KindCUDA {
 		rc.Recorder = KindCUDA // the files are those of whoever listens to it

@@ -31,9 +31,24 @@ func (l *loop) profileOne(ctx context.Context, m message.Message) error {
 		reply.Report = p.Report()
 	}
 	if err != nil {
-		reply.Error = asError(err)
+		reply.Error = profileError(err)
 	}
 	return l.conn.Send(ctx, reply)
+}
+
+// profileError gives the profiler's own errors their codes; those of recorders have one.
+func profileError(err error) *message.Error {
+	e := asError(err)
+	switch {
+	case e.Code != message.Internal:
+	case errors.Is(err, profiler.ErrSetting):
+		e.Code = message.InvalidArgument
+	case errors.Is(err, profiler.ErrNoRing), errors.Is(err, profiler.ErrNotEnabled):
+		e.Code = message.FailedPrecondition
+	case errors.Is(err, profiler.ErrBusy):
+		e.Code = message.ResourceExhausted
+	}
+	return e
 }
 
 // isProfile reports whether m is for profileOne.
