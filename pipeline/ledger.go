@@ -100,7 +100,7 @@ func (t *tap) ledger() ledger.Worker {
 	return ledger.Worker{
 		Worker: r.Worker, Stage: r.Stage, Rank: r.Rank, Device: r.Device, State: string(r.State), Ended: r.Ended, Error: r.Error,
 		Steps: r.Steps, Events: r.Events, Dropped: r.Dropped, OverheadPercent: r.OverheadPct,
-		Clock: ledger.Clock{OffsetNS: t.start.Clock.OffsetNS, ErrorNS: t.start.Clock.ErrorNS},
+		Clock: ledger.Clock(t.start.Clock),
 	}
 }
 
@@ -117,7 +117,8 @@ func (a *attempt) ledger(err error) ledger.Request {
 	for _, p := range a.parts {
 		l := p.ledger
 		if p.flow != nil {
-			onThisClock(&l, p.flow.live.clockNow().Known())
+			clock := ledger.Clock(p.flow.live.clockNow())
+			onThisClock(&l, clock.Correction())
 		}
 		s := ledger.Stage{
 			ID: p.stage.id, Name: p.stage.name,
@@ -143,12 +144,12 @@ func (a *attempt) ledger(err error) ledger.Request {
 }
 
 // onThisClock turns a worker's moments into the pipeline's.
-func onThisClock(l *message.Ledger, ahead int64) {
+func onThisClock(l *message.Ledger, correction int64) {
 	for _, moment := range []*int64{
 		&l.ReceivedNS, &l.FirstInputNS, &l.LastInputNS, &l.FirstStepNS, &l.LastStepNS, &l.FirstOutputNS, &l.LastOutputNS,
 	} {
 		if *moment != 0 {
-			*moment -= ahead
+			*moment += correction
 		}
 	}
 }

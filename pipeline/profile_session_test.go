@@ -254,7 +254,7 @@ func TestClocksOfWorkersAreKeptWithTheSession(t *testing.T) {
 		require.Positive(t, w.Clock.ErrorNS)
 		require.Less(t, w.Clock.ErrorNS, int64(time.Second))
 		require.LessOrEqual(t, max(w.Clock.OffsetNS, -w.Clock.OffsetNS), w.Clock.ErrorNS)
-		require.Equal(t, ledger.Clock{OffsetNS: w.Clock.OffsetNS, ErrorNS: w.Clock.ErrorNS}, about.Workers[stage].Clock)
+		require.Equal(t, ledger.Clock(w.Clock), about.Workers[stage].Clock)
 		_, header := readTrace(t, report, stage)
 		var block struct {
 			Metadata struct {

@@ -99,14 +99,6 @@ type Clock struct {
 	ErrorNS  int64 `json:"error_ns"`
 }
 
-// Known returns the offset if it is certain that there is one, else 0.
-func (c Clock) Known() int64 {
-	if max(c.OffsetNS, -c.OffsetNS) > c.ErrorNS {
-		return c.OffsetNS
-	}
-	return 0
-}
-
 // File is one output of a session.
 type File struct {
 	Path string `json:"path"`
