@@ -92,6 +92,10 @@ var forbidden = []edge{
 		reason: "api is below the commands: any program can serve a pipeline",
 	},
 	{
+		from: []string{"api/client"}, to: []string{"pipeline", "profiler", "github.com/labstack/echo/v4"},
+		reason: "the client is for programs that have nothing but a server's address",
+	},
+	{
 		from: []string{"api"}, to: []string{"pipeline/worker", "pipeline/transport", "os/exec"}, direct: true,
 		reason: "api knows no processes, only the pipeline",
 	},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -125,6 +126,10 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := origins.Check(request); err != nil {
 			return &failure{code: codeForbidden, err: fmt.Errorf("a page of another origin may not do this: %w", err)}
 		}
+		if s.cfg.Local && !namesThisMachine(request.Host) {
+			return fail(codeForbidden, "the server is for this machine alone, and %q is none of its names: use localhost or 127.0.0.1, "+
+				"or start the server with a key", request.Host)
+		}
 		connection := http.NewResponseController(c.Response().Writer)
 		c.Response().Writer = &deadlineWriter{c.Response().Writer, connection, s.cfg.Limits.Write}
 		if request.Body != nil && request.Body != http.NoBody {
@@ -136,6 +141,15 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		return next(c)
 	}
+}
+
+// namesThisMachine reports whether a request's Host is localhost or an address of the loopback.
+func namesThisMachine(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // body lifts the deadline of reading once all has come: while an answer is made the server reads on, to see whether the client

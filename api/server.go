@@ -30,6 +30,9 @@ type Config struct {
 	APIKey string
 	// ProfileKey is wanted instead of APIKey by the routes that control profiling; empty for APIKey.
 	ProfileKey string
+	// Local refuses requests that name the server otherwise than by its own machine (localhost, 127.0.0.1, ::1). A server
+	// that listens there alone and wants no key is then safe from web pages whose names point to it.
+	Local bool
 	// Limits bound requests.
 	Limits Limits
 	// Log gets a line for each request; nil for none.

@@ -204,6 +204,20 @@ func TestPagesOfOtherOriginsMayNotPost(t *testing.T) {
 	require.Equal(t, "forbidden", failure(t, answer, 403).Error.Code)
 }
 
+func TestALocalServerIsCalledByItsNames(t *testing.T) {
+	s := newServer(t, func(c *api.Config) { c.Local = true })
+	for host, status := range map[string]int{
+		"localhost": 200, "localhost:8000": 200, "LOCALHOST:1": 200, "127.0.0.1:8000": 200, "127.1.2.3": 200, "[::1]:8000": 200, "[::1]": 200,
+		"example.com": 403, "localhost.example.com:8000": 403, "10.0.0.1": 403, "": 403, "127.0.0.1.nip.io": 403,
+	} {
+		request := httptest.NewRequestWithContext(t.Context(), "GET", "/version", nil)
+		request.Host = host
+		answer := httptest.NewRecorder()
+		s.ServeHTTP(answer, request)
+		require.Equal(t, status, answer.Code, host)
+	}
+}
+
 // serveOn starts a server on a free port and returns its address and a function that ends it and returns Serve's error.
 func serveOn(t *testing.T, s *server) (address string, end func() error) {
 	t.Helper()

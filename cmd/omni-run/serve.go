@@ -124,6 +124,7 @@ func readServeOptions(c *cli.Context, env *environment) (*serveOptions, error) {
 	if o.server.ProfileKey == "" {
 		o.server.ProfileKey = env.getenv("OMNI_PROFILE_API_KEY")
 	}
+	o.server.Local = !o.open && o.server.APIKey == ""
 	if len(o.server.Models) == 0 {
 		o.server.Models = []string{o.pipeline.Model}
 	}
