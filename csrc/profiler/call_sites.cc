@@ -35,9 +35,10 @@ std::string_view short_name(std::string_view function) {
   function = function.substr(0, function.find('('));
   const size_t blank = function.rfind(' ');
   if (blank != std::string_view::npos) function.remove_prefix(blank + 1);
-  constexpr std::string_view kNamespace = "omni::";
-  const size_t at = function.rfind(kNamespace);
-  if (at != std::string_view::npos) function.remove_prefix(at + kNamespace.size());
+  for (const std::string_view outer : {"omni::", "{anonymous}::"}) {
+    const size_t at = function.rfind(outer);
+    if (at != std::string_view::npos) function.remove_prefix(at + outer.size());
+  }
   return function;
 }
 
