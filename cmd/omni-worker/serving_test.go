@@ -179,15 +179,15 @@ func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 	w.enter(writing)
 	stopped := w.post(t, "/stop_profile", `{"wait":false}`)
 	began := time.Now()
-	report, err := o.StopProfileWith(t.Context(), pipeline.ProfileStopOptions{Session: stopped.Session, Wait: true})
-	if err != nil {
+	if _, err := o.StopProfileWith(t.Context(), pipeline.ProfileStopOptions{Session: stopped.Session, Wait: true}); err != nil {
 		t.Fatal(err)
 	}
 	wrote := time.Since(began)
 	pause() // while the merged trace and the page are made
 	w.enter(quiet)
 	stop()
-	if report, err = o.WaitProfile(t.Context(), stopped.Session); err != nil {
+	report, err := o.WaitProfile(t.Context(), stopped.Session)
+	if err != nil {
 		t.Fatal(err)
 	}
 
