@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "cuda/gpu_collection.h"
 #include "profiler/recorder.h"
 #include "profiler/report.h"
 #include "profiler/stream_log.h"
@@ -22,8 +23,8 @@ namespace omni::stream {
 // any thread.
 class Files {
  public:
-  // Creates the trace, if config wants one. start_ns: when recording began.
-  Files(const RecorderConfig& config, int64_t start_ns);
+  // Creates the trace, if config wants one. start_ns: when recording began. gpu: what a GPU does; may be null.
+  Files(const RecorderConfig& config, int64_t start_ns, cuda::GpuCollection* gpu = nullptr);
 
   // Before all that follows.
   void open(Session& session);
@@ -52,6 +53,7 @@ class Files {
 
   const RecorderConfig& config_;
   int64_t start_ns_;
+  cuda::GpuCollection* gpu_;
   Session* session_ = nullptr;
   std::optional<TraceWriter> trace_;
   TableBuilder table_;

@@ -245,6 +245,8 @@ void ThreadLog::restart() {
   used_ = chunk_ ? 0 : kChunkBytes;
   reserved_ = 0;
   depth_ = 0;
+  // Numbers of different threads must differ, and a double must hold them.
+  external_ = session_->gpu_ == nullptr ? 0 : uint64_t{id_ % 8192} << 40;
   step_recorded_ = false;
   names_.fill({});
 }
@@ -263,6 +265,7 @@ uint32_t ThreadLog::name_id(const char* text) {
 void ThreadLog::op_begin(const at::RecordFunction& fn, bool inputs) {
   if (depth_ < recorded_.size()) {
     recorded_[depth_] = begin(Kind::kOpBegin, fn, inputs, 0);
+    if (session_->gpu_ != nullptr && recorded_[depth_]) session_->gpu_->push(external_);
   } else {
     count_drop();
   }
@@ -273,6 +276,7 @@ void ThreadLog::op_end() {
   if (depth_ == 0) return;  // began before the session
   --depth_;
   if (depth_ >= recorded_.size() || !recorded_[depth_]) return;
+  if (session_->gpu_ != nullptr) session_->gpu_->pop();
   append(Kind::kOpEnd, 0, nullptr, 0, true);
   reserved_ -= kOpEndBytes;
 }
@@ -307,6 +311,7 @@ void ThreadLog::memory(const Memory& memory) {
 bool ThreadLog::begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint64_t serial) {
   if (!admit()) return false;
   const uint32_t name = name_id(fn.name());
+  if (kind == Kind::kOpBegin && session_->gpu_ != nullptr) ++external_;
   const uint64_t time = c10::getApproximateTime();
   bool written = try_begin(kind, fn, name, inputs, serial, time);
   if (!written) {
@@ -334,6 +339,10 @@ bool ThreadLog::try_begin(Kind kind, const at::RecordFunction& fn, uint32_t name
   Header header{kind, 0, 0, name, time};
   if (fn.scope() == at::RecordScope::USER_SCOPE) header.flags |= kAnnotation;
   if (kind == Kind::kScopeBegin) encoder.put(serial);
+  if (kind == Kind::kOpBegin && session_->gpu_ != nullptr) {
+    header.flags |= kHasExternal;
+    encoder.put(external_);
+  }
   if (fn.seqNr() >= 0) {
     header.flags |= kHasSequence;
     encoder.put(Sequence{fn.seqNr(), fn.forwardThreadId()});

@@ -25,6 +25,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cuda/activity.h"
 #include "profiler/budget.h"
 #include "profiler/stream_cost.h"
 #include "profiler/stream_pool.h"
@@ -65,6 +66,8 @@ class Session {
   struct Options {
     int64_t max_events = 0;   // 0: no limit
     uint64_t ring_ticks = 0;  // a ring that spans so much of the counter; 0: no ring
+    cuda::ActivitySource* gpu =
+        nullptr;  // is told of every op, so that its work can be joined to it; null: none
   };
   // What was recorded and what it cost.
   struct Tally {
@@ -73,7 +76,10 @@ class Session {
   };
 
   Session(uint64_t generation, const Options& options)
-      : generation_(generation), ring_ticks_(options.ring_ticks), budget_(options.max_events) {}
+      : generation_(generation),
+        ring_ticks_(options.ring_ticks),
+        gpu_(options.gpu),
+        budget_(options.max_events) {}
 
   // The reader's side: waits for the next records; false when the session has been closed and all is read.
   bool next(Filled& out);
@@ -103,6 +109,7 @@ class Session {
 
   const uint64_t generation_;
   const uint64_t ring_ticks_;
+  cuda::ActivitySource* const gpu_;
   std::shared_ptr<Names> names_ = std::make_shared<Names>();
   Budget budget_;
   std::atomic<int64_t> dropped_{0};
@@ -217,6 +224,7 @@ class ThreadLog {
   size_t used_ = 0;      // of the chunk
   size_t reserved_ = 0;  // bytes that the ends of what is open will need
   uint64_t serial_ = 0;
+  uint64_t external_ = 0;                 // of the op that began last; 0 while no GPU is told
   bool step_recorded_ = false;            // the open step's begin was written
   size_t depth_ = 0;                      // ops that are open
   std::array<bool, 1024> recorded_{};     // of each: whether its begin was written

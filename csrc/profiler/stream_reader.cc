@@ -97,10 +97,11 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   frame.kind = header.kind;
   frame.annotation = header.kind == Kind::kStepBegin || (header.flags & kAnnotation) != 0;
   frame.refused = thread.in_window && refuse();
-  frame.external_id = next_id_++;
   frame.start_ns = clock_.unix_ns(header.time);
   frame.serial = header.kind == Kind::kScopeBegin ? take<uint64_t>(payload) : 0;
   frame.number = header.kind == Kind::kStepBegin ? take<int64_t>(payload) : 0;
+  const bool told = (header.flags & kHasExternal) != 0;
+  frame.external_id = told ? take<uint64_t>(payload) : next_id_++;
   frame.name = header.id;
   frame.sequence = -1;
   frame.forward_thread = 0;
@@ -127,6 +128,12 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   frame.utility = row == TableBuilder::kNoRow;
   frame.in_table = thread.in_window && !frame.refused && !frame.utility;
   if (frame.in_table) table_.enter(log, row, frame.start_ns);
+  if (told) {
+    size_t outer = thread.depth;
+    while (outer > 0 && thread.frames[outer - 1].kind != Kind::kOpBegin) --outer;
+    launcher(frame.external_id) = {frame.external_id, outer == 0 ? 0 : thread.frames[outer - 1].external_id,
+                                   frame.in_table ? row : TableBuilder::kNoRow};
+  }
   ++thread.depth;
   if (header.kind != Kind::kScopeBegin || early_ends_.empty()) return;
   if (const auto early = early_ends_.find({log, frame.serial}); early != early_ends_.end()) {
@@ -231,6 +238,22 @@ void Reader::set_stack(const Thread& thread, Frame& frame) {
     frame.stack += outer;
     return;
   }
+}
+
+Reader::Launcher& Reader::launcher(uint64_t external_id) {
+  if (launchers_.empty()) launchers_.resize(kLaunchers);
+  return launchers_[(external_id ^ (external_id >> 40) * 40503) % kLaunchers];
+}
+
+void Reader::device_work(uint64_t external_id, std::string_view name, int64_t duration_ns) {
+  std::vector<size_t> rows;
+  for (uint64_t id = external_id; id != 0;) {
+    const Launcher& op = launcher(id);
+    if (op.external_id != id) break;  // another one has its place
+    if (op.row != TableBuilder::kNoRow) rows.push_back(op.row);
+    id = op.caller;
+  }
+  table_.device_work(name, rows, duration_ns);
 }
 
 size_t Reader::row_of(const Frame& frame) {

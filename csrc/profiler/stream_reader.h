@@ -32,6 +32,10 @@ class Reader {
   // Takes the records of one thread, which follow those it was given before.
   void read(const Filled& filled);
 
+  // Adds work of a GPU to the table: to its own row, and to the ops in which it was launched. external_id: of the
+  // innermost one, 0 if it is not known.
+  void device_work(uint64_t external_id, std::string_view name, int64_t duration_ns);
+
   // Ends what is still open at the given time.
   void finish(uint64_t end_counter);
 
@@ -71,6 +75,14 @@ class Reader {
   };
   static constexpr uint32_t kNoModule = UINT32_MAX;
 
+  // An op that a GPU was told of, for work that comes later.
+  struct Launcher {
+    uint64_t external_id = 0;
+    uint64_t caller = 0;  // external id of the op around it; 0: none
+    size_t row = 0;       // in the table; kNoRow: it is not there
+  };
+  static constexpr size_t kLaunchers = size_t{1} << 16;  // the last ones
+
   // The state of one thread's log. Frames beyond depth are kept for their strings' memory.
   struct Thread {
     int64_t thread = 0;
@@ -96,6 +108,7 @@ class Reader {
   // The call sites of the annotation that begins above the thread's open frames.
   void set_stack(const Thread& thread, Frame& frame);
   size_t row_of(const Frame& frame);
+  Launcher& launcher(uint64_t external_id);
   const Name& name(uint32_t id);
   std::string_view frame_name(const Frame& frame);
 
@@ -112,6 +125,7 @@ class Reader {
   std::map<std::pair<uint32_t, uint64_t>, int64_t> early_ends_;
   std::string step_name_;
   uint64_t next_id_ = 1;
+  std::vector<Launcher> launchers_;  // empty while there is no GPU
   int64_t events_ = 0;
   int64_t steps_ = 0;
   int64_t unmatched_ = 0;

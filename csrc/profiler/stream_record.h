@@ -12,7 +12,7 @@
 namespace omni::stream {
 
 enum class Kind : uint8_t {
-  kOpBegin = 1,  // id: name. Payload: [sequence][inputs]. Ended by the kOpEnd that balances it.
+  kOpBegin = 1,  // id: name. Payload: [external id][sequence][inputs]. Ended by the kOpEnd that balances it.
   kOpEnd,
   kScopeBegin,  // id: name. Payload: serial, [sequence][inputs]. For everything that need not end where it began.
   kScopeEnd,   // id: log in which it began. Payload: serial.
@@ -24,7 +24,8 @@ enum class Kind : uint8_t {
 enum Flags : uint8_t {
   kHasSequence = 1,
   kHasInputs = 2,
-  kAnnotation = 4,  // user scope: user_annotation in the trace
+  kAnnotation = 4,   // user scope: user_annotation in the trace
+  kHasExternal = 8,  // the number by which a GPU's work finds its op
 };
 
 struct Header {

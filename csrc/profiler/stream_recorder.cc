@@ -15,11 +15,13 @@
 #include <thread>
 #include <utility>
 
+#include "cuda/gpu_collection.h"
 #include "profiler/op_cost.h"
 #include "profiler/stream_clock.h"
 #include "profiler/stream_cost.h"
 #include "profiler/stream_files.h"
 #include "profiler/stream_log.h"
+#include "runtime/cuda.h"
 
 namespace omni {
 namespace {
@@ -137,16 +139,18 @@ class Dump final : public Recorder {
 
 class StreamRecorder final : public Recorder {
  public:
-  explicit StreamRecorder(RecorderConfig recorder_config)
+  // gpu: the collector that is to be used, or null.
+  StreamRecorder(RecorderConfig recorder_config, cuda::ActivitySource* gpu)
       : Recorder(std::move(recorder_config)),
+        gpu_(gpu == nullptr ? nullptr : std::make_unique<cuda::GpuCollection>(*gpu)),
         inputs_(config().record_shapes || config().with_flops),
         dispatch_ns_(dispatch_ns(inputs_)),
         start_ns_(c10::getTime()),
-        files_(config(), start_ns_) {
+        files_(config(), start_ns_, gpu_.get()) {
     const RecorderConfig& c = config();
     const double ring_ticks = c.ring_seconds * 1e9 / stream::ns_per_tick();
     session_ = Hub::get().open(
-        {.max_events = c.max_events, .ring_ticks = static_cast<uint64_t>(std::ceil(ring_ticks))});
+        {.max_events = c.max_events, .ring_ticks = static_cast<uint64_t>(std::ceil(ring_ticks)), .gpu = gpu});
     try {
       files_.open(*session_);
       if (!session_->ring()) writer_ = std::thread([this] { write(); });
@@ -211,6 +215,7 @@ class StreamRecorder final : public Recorder {
   void end_collection() {
     at::removeCallback(std::exchange(callback_, at::INVALID_CALLBACK_HANDLE));
     if (config().with_memory) impl::ProfilerStateBase::pop(/*global=*/false);
+    if (gpu_ != nullptr) gpu_->stop();
     end_counter_ = c10::getApproximateTime();
     Hub::get().close();
   }
@@ -237,6 +242,7 @@ class StreamRecorder final : public Recorder {
     writer_ns_ = int64_t{used.tv_sec} * 1000000000 + used.tv_nsec;
   }
 
+  const std::unique_ptr<cuda::GpuCollection> gpu_;
   const bool inputs_;
   const double dispatch_ns_;
   const int64_t start_ns_;
@@ -255,7 +261,14 @@ class StreamRecorder final : public Recorder {
 }  // namespace
 
 std::unique_ptr<Recorder> start_stream_recorder(RecorderConfig config) {
-  return std::make_unique<StreamRecorder>(std::move(config));
+  // A ring holds what the host did.
+  const bool gpu = config.cuda && config.ring_seconds == 0;
+  cuda::ActivitySource* const source = gpu ? require_cuda_plugin("activities: CUDA").activities : nullptr;
+  return start_stream_recorder(std::move(config), source);
+}
+
+std::unique_ptr<Recorder> start_stream_recorder(RecorderConfig config, cuda::ActivitySource* gpu) {
+  return std::make_unique<StreamRecorder>(std::move(config), gpu);
 }
 
 }  // namespace omni

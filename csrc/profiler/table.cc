@@ -1,6 +1,7 @@
 // The rows of the operator table.
 #include "profiler/table.h"
 
+#include <algorithm>
 #include <cstddef>
 
 namespace omni {
@@ -91,6 +92,22 @@ void TableBuilder::device_work(int64_t thread, std::string_view name, bool annot
   target.device_self_ns += duration_ns;
   std::vector<Frame>& stack = stacks_[thread];
   if (!stack.empty() && !annotation) stack.back().call.device_ns += duration_ns;
+}
+
+void TableBuilder::device_work(std::string_view name, const std::vector<size_t>& callers,
+                               int64_t duration_ns) {
+  TableRow& target = rows_[row(name, false, true)];
+  ++target.calls;
+  target.device_total_ns += duration_ns;
+  target.device_self_ns += duration_ns;
+  for (size_t i = 0; i < callers.size(); ++i) {
+    TableRow& caller = rows_[callers[i]];
+    if (i == 0) caller.device_self_ns += duration_ns;
+    // An op that calls itself has the time once.
+    if (std::find(callers.begin(), callers.begin() + static_cast<ptrdiff_t>(i), callers[i]) ==
+        callers.begin() + static_cast<ptrdiff_t>(i))
+      caller.device_total_ns += duration_ns;
+  }
 }
 
 size_t TableBuilder::row(std::string_view name, bool annotation, bool device) {

@@ -54,11 +54,8 @@ std::string open_driver(CudaState& found) {
   const auto init = symbol<int (*)(unsigned)>(library, "cuInit");
   const auto version = symbol<int (*)(int*)>(library, "cuDriverGetVersion");
   const auto count = symbol<int (*)(int*)>(library, "cuDeviceGetCount");
-  if (init == nullptr || version == nullptr || count == nullptr) {
-    return std::string(kDriverLibrary) +
-           " is no NVIDIA driver: it lacks cuInit, cuDriverGetVersion or "
-           "cuDeviceGetCount";
-  }
+  if (init == nullptr || version == nullptr || count == nullptr)
+    return "libcuda.so.1 is no NVIDIA driver: it lacks cuInit, cuDriverGetVersion or cuDeviceGetCount";
   found.driver = true;
   int number = 0;
   if (version(&number) == 0) found.driver_version = number;
