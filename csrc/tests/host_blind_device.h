@@ -92,9 +92,25 @@ class Call {
 
   // Copies are what devices are joined by; a number may come from anywhere.
   void check() const {
-    const bool copies = name_ == "aten::copy_" || name_ == "aten::_to_copy" || name_ == "aten::_copy_from";
+    const bool copies = name_ == "aten::copy_" || name_ == "aten::_to_copy";
     if (copies || elsewhere_.empty()) return;
     throw std::runtime_error(name_ + ": expected all tensors on " + kDevice.str() + ", found " + elsewhere_);
+  }
+
+  // Results of ops that made an argument larger.
+  void settle() const {
+    for (const auto& [host, tensor] : taken_) {
+      c10::TensorImpl* const impl = tensor.unsafeGetTensorImpl();
+      if (host.storage().data() != reveal(tensor.storage().data())) {
+        const size_t bytes = host.storage().nbytes();
+        c10::DataPtr data = c10::GetAllocator(at::kPrivateUse1)->allocate(bytes);
+        std::memcpy(reveal(data.get()), host.storage().data(), bytes);
+        impl->unsafe_storage().set_data_ptr_noswap(std::move(data));
+        impl->unsafe_storage().set_nbytes(bytes);
+      }
+      if (host.sizes() != tensor.sizes() || host.strides() != tensor.strides())
+        impl->set_sizes_and_strides(host.sizes(), host.strides(), host.storage_offset());
+    }
   }
 
   void give(c10::IValue& value) const {
@@ -125,7 +141,7 @@ class Call {
       if (host.is_same(result)) return tensor;  // an op in place
     }
     for (const auto& [host, tensor] : taken_) {
-      if (result.storage().data() == nullptr || result.storage().data() != host.storage().data()) continue;
+      if (result.storage().unsafeGetStorageImpl() != host.storage().unsafeGetStorageImpl()) continue;
       at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(
           c10::Storage(tensor.storage()), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), result.dtype());
       view.unsafeGetTensorImpl()->set_sizes_and_strides(result.sizes(), result.strides(),
@@ -159,8 +175,15 @@ inline void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, torc
   for (size_t i = stack->size() - arguments; i < stack->size(); ++i) call.take((*stack)[i]);
   call.check();
   op.callBoxed(stack);
+  call.settle();
   const size_t results = op.schema().returns().size();
   for (size_t i = stack->size() - results; i < stack->size(); ++i) call.give((*stack)[i]);
+}
+
+// The one op that must know of two devices.
+inline at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool /*non_blocking*/) {
+  on_host(to).copy_(on_host(from));
+  return to;
 }
 
 // Puts the device into this process. Once, before its first use.
@@ -170,10 +193,12 @@ inline void install() {
   static const c10::impl::NoOpDeviceGuardImpl<at::kPrivateUse1> guard;
   static const c10::impl::DeviceGuardImplRegistrar registrar(at::kPrivateUse1, &guard);
   static torch::Library library(torch::Library::IMPL, "_", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+  static torch::Library aten(torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
   static const bool installed = [] {
     c10::SetAllocator(at::kPrivateUse1, &allocator);
     at::RegisterPrivateUse1HooksInterface(&hooks);
     library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
+    aten.impl("_copy_from", &copy_from);
     return true;
   }();
   (void)installed;
