@@ -59,7 +59,7 @@ inline at::Tensor on_host(const at::Tensor& tensor) {
   const c10::Storage& storage = tensor.storage();
   c10::DataPtr data(reveal(storage.data()), at::Device(at::kCPU));
   c10::Storage alias(c10::Storage::use_byte_size_t(), storage.nbytes(), std::move(data),
-                     /*allocator=*/nullptr, /*resizable=*/false);
+                     c10::GetAllocator(at::kCPU), /*resizable=*/true);
   at::Tensor host = at::detail::make_tensor<c10::TensorImpl>(
       std::move(alias), c10::DispatchKeySet(c10::DispatchKey::CPU), tensor.dtype());
   host.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides(),
@@ -186,6 +186,19 @@ inline at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool /
   return to;
 }
 
+// Convolutions choose their kernel by the device, and leave it to those that torch does not know.
+inline at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
+                              const std::optional<at::Tensor>& bias, at::IntArrayRef stride,
+                              at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                              at::IntArrayRef output_padding, int64_t groups) {
+  const bool biased = bias.has_value() && bias->defined();
+  if (input.device() != kDevice || weight.device() != kDevice || (biased && bias->device() != kDevice))
+    throw std::runtime_error("convolution: expected all tensors on " + kDevice.str());
+  return at::convolution(on_host(input), on_host(weight), biased ? on_host(*bias) : at::Tensor(), stride,
+                         padding, dilation, transposed, output_padding, groups)
+      .to(kDevice);
+}
+
 // Puts the device into this process. Once, before its first use.
 inline void install() {
   static Allocator allocator;
@@ -199,6 +212,7 @@ inline void install() {
     at::RegisterPrivateUse1HooksInterface(&hooks);
     library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
     aten.impl("_copy_from", &copy_from);
+    aten.impl("convolution_overrideable", &convolution);
     return true;
   }();
   (void)installed;
