@@ -38,7 +38,7 @@ build: deps ## libomni.so into build/lib, commands into bin
 test: ## everything that CI runs: lint, C++ and Go tests, demo
 	@scripts/test.sh
 
-sanitize: ## package torch over the C++ library under address and undefined-behaviour sanitizers
+sanitize: deps ## package torch over the C++ library under address and undefined-behaviour sanitizers
 	@scripts/sanitize.sh
 
 lint: deps build ## gofumpt, go.mod, golangci-lint, clang-format, clang-tidy on all files, shellcheck

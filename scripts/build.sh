@@ -26,7 +26,7 @@ if [[ " ${TAGS//,/ } " == *" cuda "* ]]; then options+=(-DOMNI_CUDA=ON); else op
 
 if [[ ${1:-} == sanitize ]]; then
   configure_cmake build/sanitize -DOMNI_SANITIZE=ON -DOMNI_TESTS=OFF
-  ninja -C build/sanitize -j "$JOBS" --quiet
+  ninja -C build/sanitize -j "$JOBS" --quiet omni omni_fake
   exit
 fi
 

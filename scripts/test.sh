@@ -10,6 +10,7 @@ step "build" scripts/build.sh
 step "lint" scripts/lint.sh --analysis-only
 step "C++ tests" ctest --test-dir build --output-on-failure --no-tests=error -j "$JOBS"
 step "Go tests, race detector, shuffled" go_test "$ROOT/build" -race ./...
+step "Go tests of torch, address and undefined-behaviour sanitizers" scripts/sanitize.sh
 step "CUDA build, without a GPU" scripts/test_cuda.sh
 step "demo" scripts/demo.sh build/demo
 step "clients" scripts/clients.sh
