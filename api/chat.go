@@ -20,8 +20,8 @@ type chatRequest struct {
 	Audio               *chatAudio    `json:"audio"`
 	Stream              *bool         `json:"stream"`
 	StreamOptions       *chatStream   `json:"stream_options"`
-	Temperature         *float64      `json:"temperature" schema:"min=0"`
-	TopP                *float64      `json:"top_p" schema:"above=0;max=1"`
+	Temperature         *float64      `json:"temperature" schema:"min=0;max=100"`
+	TopP                *float64      `json:"top_p" schema:"min=0.000001;max=1"`
 	MaxTokens           *int64        `json:"max_tokens" schema:"min=1;max=@tokens"`
 	MaxCompletionTokens *int64        `json:"max_completion_tokens" schema:"min=1;max=@tokens"`
 	Seed                *int64        `json:"seed" schema:"min=0"`

@@ -17,7 +17,7 @@ type extensions struct {
 	Modalities         *modalityNames   `json:"modalities"`
 	TopK               *int64           `json:"top_k" schema:"min=-1"`
 	MinTokens          *int64           `json:"min_tokens" schema:"min=0"`
-	RepetitionPenalty  *float64         `json:"repetition_penalty" schema:"above=0"`
+	RepetitionPenalty  *float64         `json:"repetition_penalty" schema:"min=0.01;max=100"`
 	StopTokenIDs       tokenIDs         `json:"stop_token_ids"`
 	SamplingParamsList []*stageSampling `json:"sampling_params_list" schema:"maxItems=@stages"`
 	ReturnStageMetrics *bool            `json:"return_stage_metrics"`
@@ -65,12 +65,12 @@ func (tokenIDs) schema(*schemas) object {
 // stageSampling are the sampling parameters of one stage, or null for its defaults. Detokenize is sent by clients of
 // vLLM-Omni; there is no choice about it here.
 type stageSampling struct {
-	Temperature       *float64    `json:"temperature" schema:"min=0"`
-	TopP              *float64    `json:"top_p" schema:"above=0;max=1"`
+	Temperature       *float64    `json:"temperature" schema:"min=0;max=100"`
+	TopP              *float64    `json:"top_p" schema:"min=0.000001;max=1"`
 	TopK              *int64      `json:"top_k" schema:"min=-1"`
 	MaxTokens         *int64      `json:"max_tokens" schema:"min=1;max=@tokens"`
 	MinTokens         *int64      `json:"min_tokens" schema:"min=0"`
-	RepetitionPenalty *float64    `json:"repetition_penalty" schema:"above=0"`
+	RepetitionPenalty *float64    `json:"repetition_penalty" schema:"min=0.01;max=100"`
 	Seed              *int64      `json:"seed" schema:"min=0"`
 	StopTokenIDs      tokenIDs    `json:"stop_token_ids"`
 	Stop              stopStrings `json:"stop"`
@@ -202,6 +202,16 @@ func checkParams(place string, p config.SamplingParams, limits Limits) error {
 		if err := field.only.Validate(); err != nil {
 			return &failure{code: codeInvalid, param: join(place, field.name), err: err}
 		}
+	}
+	// Beyond these the arithmetic of float32 has no probabilities left to draw from.
+	if v := p.RepetitionPenalty; v != nil && (*v < 0.01 || *v > 100) {
+		return invalid(join(place, "repetition_penalty"), "repetition_penalty is %v, want 0.01 to 100", *v)
+	}
+	if v := p.TopP; v != nil && *v < 1e-6 {
+		return invalid(join(place, "top_p"), "top_p is %v, want 0.000001 to 1", *v)
+	}
+	if v := p.Temperature; v != nil && (*v > 100 || *v > 0 && *v < 0.001) {
+		return invalid(join(place, "temperature"), "temperature is %v, want 0 (greedy), or 0.001 to 100", *v)
 	}
 	if p.MaxTokens != nil && *p.MaxTokens > int64(limits.MaxTokens) {
 		return invalid(join(place, "max_tokens"), "max_tokens is %d, the server's limit is %d", *p.MaxTokens, limits.MaxTokens)

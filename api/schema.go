@@ -169,8 +169,6 @@ func (s *schemas) tagged(schema object, tag string) (required bool) {
 			delete(schema, "nullable")
 		case "min":
 			schema["minimum"] = value
-		case "above":
-			schema["minimum"], schema["exclusiveMinimum"] = value, true
 		case "max":
 			schema["maximum"] = value
 		case "minLength", "maxLength", "minItems", "maxItems":

@@ -80,7 +80,7 @@ with_schemathesis() {
   "$venv/bin/schemathesis" run "$url/openapi.json" -H "Authorization: Bearer $OMNI_API_KEY" --max-examples "${EXAMPLES:-10}" \
     --exclude-path /profile --exclude-path-regex '^/(start|stop|dump)_profile$' \
     --phases coverage,fuzzing --checks not_a_server_error,response_schema_conformance,content_type_conformance \
-    --request-timeout 60 --generation-deterministic --workers 2 --no-color
+    --request-timeout 60 --generation-deterministic --workers 1 --no-color
 }
 
 step "curl" with_curl
