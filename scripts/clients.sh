@@ -11,7 +11,7 @@ venv=$ROOT/.deps/clients-$(sha256sum scripts/clients/requirements.txt | cut -c1-
 if [[ ! -e $venv/complete ]]; then
   echo "installing the clients into $venv" >&2
   python3 -m venv --clear "$venv" || die "missing: python3 with venv (on Debian: sudo apt-get install -y python3-venv)"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/clients/requirements.txt ||
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r scripts/clients/requirements.txt ||
     die "could not install the clients of scripts/clients/requirements.txt"
   touch "$venv/complete"
 fi
@@ -77,7 +77,7 @@ with_curl() {
 # session would record all that follows.
 with_schemathesis() {
   cd "$work" || return # it leaves notes where it runs
-  "$venv/bin/schemathesis" run "$url/openapi.json" -H "Authorization: Bearer $OMNI_API_KEY" --max-examples "${EXAMPLES:-10}" \
+  "$venv/bin/python" -m schemathesis.cli run "$url/openapi.json" -H "Authorization: Bearer $OMNI_API_KEY" --max-examples "${EXAMPLES:-10}" \
     --exclude-path /profile --exclude-path-regex '^/(start|stop|dump)_profile$' \
     --phases coverage,fuzzing --checks not_a_server_error,response_schema_conformance,content_type_conformance \
     --request-timeout 60 --generation-deterministic --workers 1 --no-color
