@@ -340,6 +340,9 @@ func TestBrowserByKeyboard(t *testing.T) {
 // speak answers a prompt in capital letters, and aloud if that is wanted.
 func speak(_ context.Context, req pipeline.Request, yield func(pipeline.Event, error) bool) {
 	prompt := req.Prompt
+	if len(req.Messages) > 0 {
+		prompt = req.Messages[len(req.Messages)-1].Text
+	}
 	for word := range strings.FieldsSeq(strings.ToUpper(prompt)) {
 		if !yield(pipeline.Event{Kind: pipeline.EventText, Text: word + " ", TokenIDs: []int64{1}}, nil) {
 			return

@@ -64,7 +64,7 @@ export function tryIt(signal) {
     signal.addEventListener('abort', () => running?.abort());
     const player = withSpeech ? new Player(sampleRate) : null; // made on the click, or the browser keeps it silent
     const began = performance.now();
-    let firstText = 0, firstAudio = 0, usage = null, answer = '', finished = '';
+    let firstText = 0, firstAudio = 0, usage = null, answer = '', spoken = '', finished = '';
     send.hidden = true;
     stop.hidden = false;
     text.hidden = false;
@@ -90,6 +90,8 @@ export function tryIt(signal) {
             answer += piece;
             text.textContent = answer;
           }
+          spoken += choice.delta?.audio?.transcript ?? '';
+          if (answer === '' && spoken !== '') text.textContent = spoken; // what was said, where it does not come as text
           if (choice.delta?.audio?.data) {
             firstAudio ||= performance.now() - began;
             if (player) player.sampleRate = choice.audio_metadata?.sample_rate_hz ?? player.sampleRate;
@@ -107,7 +109,7 @@ export function tryIt(signal) {
       send.hidden = false;
       stop.hidden = true;
       text.classList.remove('going');
-      text.hidden = answer === '';
+      text.hidden = answer === '' && spoken === '';
       update(true);
       if (player?.seconds > 0) {
         sound.append(h('audio', { controls: true, src: URL.createObjectURL(player.wav()), 'aria-label': 'the speech' }));
