@@ -108,7 +108,7 @@ function draw(root) {
 
 /** flame loads the graph when it is asked for: a large session takes a while. */
 export function flame(id, stages) {
-  const host = h('div');
+  const host = h('div', { class: 'flame-host' }); // it has a height from the start, so that what is below moves little
   const pick = h('select', { 'aria-label': 'stages of the flame graph' }, h('option', { value: '' }, 'all stages'),
     [...new Map(stages.map((s) => [s.stage, s])).values()].map((s) => h('option', { value: String(s.stage) }, s.name ? `${s.worker} ${s.name}` : s.worker)));
   const load = async () => {
