@@ -303,7 +303,7 @@ func TestClocksAreAligned(t *testing.T) {
 
 // Many events take no more memory than few.
 func TestMergeInConstantMemory(t *testing.T) {
-	const events = 300_000
+	const events = 150_000
 	dir := t.TempDir()
 	path := filepath.Join(dir, "stage-0_s1.1.pt.trace.json.gz")
 	write(t, path, 0, func(add func(trace.Event)) {
