@@ -50,4 +50,5 @@ if ldconfig -p | grep -q 'libcuda\.so\.1 '; then
 else
   expect 0 'CUDA: no CUDA device: no NVIDIA driver is installed \(libcuda\.so\.1' "$worker" --version
   expect 1 'device "cuda:0": no CUDA device: no NVIDIA driver is installed' generate --device cuda:0
+  expect 1 'recorder "cuda": no CUDA device: no NVIDIA driver is installed' generate --profiler-config profiler=cuda
 fi
