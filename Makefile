@@ -6,6 +6,7 @@
 #   TAGS            Go build tags; TAGS=cuda builds the worker with its CUDA part (docs/cuda.md)
 #   CUDA_LIBS       1: with TAGS=cuda, fetch the CUDA libraries too (2.1 GB), which a machine with a GPU needs
 #   JOBS            parallel compile jobs. Default: the number of cores
+#   OMNI_BASE       the commit that `make test` compares with for clang-tidy. Default: where the branch left origin's main
 #   FUZZTIME        how long `make fuzz` runs each target. Default: 60s
 
 SHELL := /bin/bash
@@ -27,7 +28,7 @@ help: ## this list
 	@echo "Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
 	@echo
-	@sed -nE '3,10s/^# ?//p' Makefile
+	@sed -nE '3,11s/^# ?//p' Makefile
 
 deps: ## check tools, install missing headers, fetch libtorch into .deps (once)
 	@scripts/deps.sh
