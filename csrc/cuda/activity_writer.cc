@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <string_view>
 
 #include "profiler/json_text.h"
@@ -96,7 +97,7 @@ void kernel_args(std::string& args, const GpuActivity& activity) {
   key(args, "block");
   append_json_ints(args, activity.block);
   if (activity.occupancy >= 0) {
-    signed_member(args, "est. achieved occupancy %", static_cast<int64_t>(activity.occupancy + 0.5F));
+    signed_member(args, "est. achieved occupancy %", std::lround(activity.occupancy));
   }
   signed_member(args, "priority", activity.priority);
 }
