@@ -179,7 +179,7 @@ std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& folder) {
   impl->folder = folder;
   try {
     impl->config = read_json(folder, "config.json");
-    Config(&impl->config, "config.json");  // an object
+    [[maybe_unused]] const Config root(&impl->config, "config.json");  // throws unless it is an object
     impl->add_tensors();
   } catch (const Error& error) {
     fail(error.code(), "checkpoint " + folder + ": " + error.what());
