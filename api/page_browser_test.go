@@ -65,6 +65,9 @@ func openTab(t *testing.T) *tab {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("autoplay-policy", "no-user-gesture-required"), chromedp.WSURLReadTimeout(browserLimit), chromedp.WindowSize(1280, 900))
+	// By itself chromedp has the kernel end the browser with the thread that started it. Threads of this program end with the
+	// pipelines that tests close, so that browsers would die at random.
+	options = append(options, chromedp.ModifyCmdFunc(func(*exec.Cmd) {}))
 	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(allocator)
