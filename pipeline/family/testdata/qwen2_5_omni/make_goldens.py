@@ -176,14 +176,12 @@ def answer(recorder, case):
     if "stop_at" in case:
         plain = recorder.run(case, case["seed"], text_ends)["token_ids"]
         text_ends = text_ends + [plain[int(case["stop_at"] * len(plain))]]
-    seed = case["seed"]
-    result = recorder.run(case, seed, text_ends)
-    while "search" in case and not found(case["search"], result, text_ends):
-        seed += 1
-        if seed == case["seed"] + SEARCH_LIMIT:
-            print(f"{case['name']}: {case['search']}: not in {SEARCH_LIMIT} seeds, taken as it is", file=sys.stderr)
-            break
+    for seed in range(case["seed"], case["seed"] + SEARCH_LIMIT):
         result = recorder.run(case, seed, text_ends)
+        if "search" not in case or found(case["search"], result, text_ends):
+            break
+    else:
+        print(f"{case['name']}: {case['search']}: not in {SEARCH_LIMIT} seeds, taken as it is", file=sys.stderr)
     result["seed"] = seed
     result["text_ends"] = text_ends
     return result
