@@ -206,7 +206,7 @@ OMNI_API void omni_step_free(omni_step* step);
 typedef struct omni_recorder omni_recorder; /* owner: caller; omni_recorder_free */
 
 /* [torch thread] Begins to record. At most one recorder of a process records at a time (FAILED_PRECONDITION).
- * config: {"recorder":"kineto|stream","session":"s1","worker":"stage-0","stage":0,"rank":0,"world_size":3,
+ * config: {"recorder":"stream|kineto|cuda","session":"s1","worker":"stage-0","stage":0,"rank":0,"world_size":3,
  * "trace_path":"....pt.trace.json.gz","table_path":"....txt","base_time_ns":N,"detail":"ops|modules",
  * "record_shapes":bool,"with_stack":bool,"with_flops":bool,"with_memory":bool,"use_gzip":bool,
  * "activities":["CPU"],"metadata":{...},"max_events":N,"max_trace_bytes":N,"ring_seconds":X}. Unknown keys are an

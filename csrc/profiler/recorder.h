@@ -17,7 +17,7 @@ namespace omni {
 
 // What omni_recorder_start was given, decoded and checked.
 struct RecorderConfig {
-  std::string recorder = "kineto";  // which recorder: "kineto" or "stream"
+  std::string recorder = "kineto";  // which recorder: "stream", "kineto" or "cuda"
   std::string session;              // "s1": names the session in the files' headers
   std::string worker;               // "stage-0"
   int64_t stage = 0;
