@@ -30,6 +30,8 @@ if [[ ${1:-} == lint ]]; then
   need_command shellcheck shellcheck
   need_command chromium chromium # for the tests of the page
   need_command ffmpeg ffmpeg     # for the tests of compressed audio
+  need_command npm npm           # for Perfetto's engine, which checks traces
+  need_command curl curl         # a client in the tests of the server
 fi
 
 if ((${#missing[@]} > 0)); then
