@@ -230,6 +230,9 @@ func (s *Server) prepareChat(body *chatRequest) (*chat, error) {
 			}
 		}
 	}
+	if chat.request.Speech, err = chat.wants.speech(); err != nil {
+		return nil, err
+	}
 	chat.request.MaxAudio = time.Duration(s.cfg.Limits.AudioSeconds * float64(time.Second))
 	if err := body.sampling(chat.wants).apply(&chat.request, s.cfg.Limits, len(stages)); err != nil {
 		return nil, err

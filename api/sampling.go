@@ -23,6 +23,8 @@ type extensions struct {
 	ReturnStageMetrics *bool            `json:"return_stage_metrics"`
 	// MMProcessorKwargs is for media in prompts; text has no use for it.
 	MMProcessorKwargs map[string]jsontext.Value `json:"mm_processor_kwargs"`
+
+	speechMode `json:",inline"`
 }
 
 // overlay returns e with what over sets.
@@ -51,6 +53,7 @@ func (e extensions) overlay(over *extensions) extensions {
 	if over.ReturnStageMetrics != nil {
 		e.ReturnStageMetrics = over.ReturnStageMetrics
 	}
+	e.speechMode = e.speechMode.overlay(over.speechMode)
 	return e
 }
 

@@ -115,6 +115,9 @@ func (s *Server) prepareSpeech(body *speechRequest) (request pipeline.Request, e
 		request.Prompt = body.Instructions + "\n" + request.Prompt
 	}
 	wants := body.overlay(body.ExtraBody)
+	if request.Speech, err = wants.speech(); err != nil {
+		return request, e, err
+	}
 	given := sampling{
 		top: wants.params(config.SamplingParams{MaxTokens: body.MaxTokens}), list: wants.SamplingParamsList, seed: body.Seed,
 	}

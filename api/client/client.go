@@ -28,14 +28,25 @@ type Client struct {
 
 // Chat is a request for an answer to a conversation. Fields that are not set are left to the server.
 type Chat struct {
-	Model      string          `json:"model,omitempty"`
-	Messages   []Message       `json:"messages"`
-	Modalities []string        `json:"modalities,omitempty"`
-	Audio      *Audio          `json:"audio,omitempty"`
-	MaxTokens  int             `json:"max_tokens,omitempty"`
-	Seed       *int64          `json:"seed,omitempty"`
-	Stop       []string        `json:"stop,omitempty"`
-	Sampling   json.RawMessage `json:"sampling_params_list,omitempty"`
+	Model      string    `json:"model,omitempty"`
+	Messages   []Message `json:"messages"`
+	Modalities []string  `json:"modalities,omitempty"`
+	Audio      *Audio    `json:"audio,omitempty"`
+	MaxTokens  int       `json:"max_tokens,omitempty"`
+	Seed       *int64    `json:"seed,omitempty"`
+	Stop       []string  `json:"stop,omitempty"`
+	// Sampling is a list with an object for each stage.
+	Sampling json.RawMessage `json:"sampling_params_list,omitempty"`
+	Speech
+}
+
+// Speech says how sound is made: all at once, or in chunks of so many codes while they come. Sizes that are nil follow from the
+// model.
+type Speech struct {
+	Mode         string `json:"speech_mode,omitempty"` // full or stream
+	InitialChunk *int64 `json:"initial_codec_chunk_frames,omitempty"`
+	Chunk        *int64 `json:"codec_chunk_frames,omitempty"`
+	RightContext *int64 `json:"codec_right_context_frames,omitempty"`
 }
 
 // Message is a turn of a conversation.
