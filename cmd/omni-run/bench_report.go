@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -31,6 +32,8 @@ type benchReport struct {
 	Stages        []benchStage  `json:"stages"`
 	E2EHistogram  []bin         `json:"e2e_histogram"`
 	TTFTHistogram []bin         `json:"ttft_histogram"`
+	// Profile is the session that was recorded meanwhile, as GET /profiles names it.
+	Profile string `json:"profile,omitempty"`
 }
 
 // benchStage are the times of requests in one stage, in milliseconds.
@@ -182,11 +185,14 @@ func (r *benchReport) print(w io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return printBars(w, "E2E, ms", r.E2EHistogram)
+	return errors.Join(printBars(w, "TTFT, ms", r.TTFTHistogram), printBars(w, "E2E, ms", r.E2EHistogram))
 }
 
-// printBars draws a histogram.
+// printBars draws a histogram, if there is something to draw.
 func printBars(w io.Writer, name string, bars []bin) error {
+	if len(bars) == 0 {
+		return nil
+	}
 	const width = 60
 	most := 1
 	for _, b := range bars {

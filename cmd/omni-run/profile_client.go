@@ -28,9 +28,13 @@ type profileClient struct {
 // clientFlags are those of every command that talks to a server.
 func clientFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "url", Value: "http://127.0.0.1:8000", Usage: "`URL` of the server (http://127.0.0.1:8000)"},
+		urlFlag(),
 		&cli.StringFlag{Name: "api-key", Usage: "`KEY` of the server; default: OMNI_PROFILE_API_KEY, else OMNI_API_KEY"},
 	}
+}
+
+func urlFlag() cli.Flag {
+	return &cli.StringFlag{Name: "url", Value: "http://127.0.0.1:8000", Usage: "`URL` of the server (http://127.0.0.1:8000)"}
 }
 
 func newProfileClient(c *cli.Context, env *environment) (*profileClient, error) {

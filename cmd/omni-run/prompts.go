@@ -187,6 +187,6 @@ func (l line) over(request pipeline.Request) (pipeline.Request, error) {
 		}
 		request.Sampling = l.Sampling
 	}
-	request.Speech = l.Speech
+	request.Speech = request.Speech.Merge(l.Speech)
 	return request, named("speech", l.Speech.Validate())
 }
