@@ -3,9 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -30,20 +28,14 @@ func readTrace(t *testing.T, report *pipeline.ProfileReport, stage int) (map[str
 		if f.Stage != stage || f.Kind != "trace" {
 			continue
 		}
-		r, err := trace.Open(f.Path)
-		require.NoError(t, err)
-		defer r.Close()
 		names := map[string]int{}
-		for {
-			var e trace.Event
-			err := r.Next(&e)
-			if errors.Is(err, io.EOF) {
-				return names, r.Header()
-			}
-			require.NoError(t, err)
+		header, err := trace.Read(t.Context(), f.Path, func(e *trace.Event) error {
 			name, _, _ := strings.Cut(e.Name, "#")
 			names[name]++
-		}
+			return nil
+		})
+		require.NoError(t, err)
+		return names, header
 	}
 	t.Fatalf("stage %d has no trace in %+v", stage, report.Files)
 	return nil, nil

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"io"
 	"strings"
 	"testing"
 
@@ -18,27 +16,19 @@ func annotations(t *testing.T, report *pipeline.ProfileReport, stage int) (names
 		if f.Stage != stage || f.Kind != "trace" {
 			continue
 		}
-		r, err := trace.Open(f.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
 		names = map[string]int{}
-		for {
-			var e trace.Event
-			err := r.Next(&e)
-			if errors.Is(err, io.EOF) {
-				return names, events
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+		_, err := trace.Read(t.Context(), f.Path, func(e *trace.Event) error {
 			events++
 			if e.Category == "user_annotation" {
 				name, _, _ := strings.Cut(e.Name, "#")
 				names[name]++
 			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
+		return names, events
 	}
 	t.Fatalf("stage %d has no trace: %+v", stage, report)
 	return nil, 0

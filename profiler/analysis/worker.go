@@ -3,9 +3,7 @@ package analysis
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,32 +61,17 @@ func (o *Op) Annotation() bool { return strings.HasSuffix(o.Category, "user_anno
 
 // ReadWorker reads a trace.
 func ReadWorker(ctx context.Context, path string) (*Worker, error) {
-	r, err := trace.Open(path)
+	w := &Worker{Path: path, Calls: &Node{Name: "all"}}
+	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1}
+	header, err := trace.Read(ctx, path, func(e *trace.Event) error { reading.event(e); return nil })
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = r.Close() }() // it was only read
-	w := &Worker{Path: path, Calls: &Node{Name: "all"}}
-	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1}
-	var e trace.Event
-	for n := 0; ; n++ {
-		if n%4096 == 0 && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		err := r.Next(&e)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		reading.event(&e)
-	}
-	base, err := r.Header().Base()
+	base, err := header.Base()
 	if err != nil {
 		return nil, fmt.Errorf("trace %s: %w", path, err)
 	}
-	who := r.Header().Source()
+	who := header.Source()
 	w.Worker, w.Stage, w.Rank = who.Worker, who.Stage, who.Rank
 	if w.Worker == "" {
 		w.Worker, _, _ = strings.Cut(filepath.Base(path), ".")

@@ -21,7 +21,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strconv"
 
@@ -223,39 +222,22 @@ func (m *merger) metadata(name string, pid, tid int64, key string, value []byte)
 
 // copy copies the events of a source.
 func (m *merger) copy(ctx context.Context, s *source) error {
-	r, err := trace.Open(s.Path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }() // it was only read
 	shift := s.baseNS - m.baseNS
-	var e trace.Event
-	for n := 0; ; n++ {
-		if n%4096 == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		err := r.Next(&e)
-		if errors.Is(err, io.EOF) {
+	_, err := trace.Read(ctx, s.Path, func(e *trace.Event) error {
+		if isProcessName(e) {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		if isProcessName(&e) {
-			continue
-		}
 		e.Time = max(0, e.Time+shift) // metadata may have no time of its own
-		p, err := s.rename(&e)
+		p, err := s.rename(e)
 		if err != nil {
 			return fmt.Errorf("trace %s: %w", s.Path, err)
 		}
-		if err := m.lane(&e, p); err != nil {
+		if err := m.lane(e, p); err != nil {
 			return err
 		}
-		if err := m.out.Write(&e); err != nil {
-			return err
-		}
-	}
+		return m.out.Write(e)
+	})
+	return err
 }
 
 // isProcessName reports whether e names or sorts a process; the merged trace has names of its own.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"path/filepath"
@@ -118,36 +117,21 @@ func (s *source) align(workers []ledger.Worker) {
 
 // surveyOne reads a trace for its times, processes and ids.
 func surveyOne(ctx context.Context, path string) (*source, error) {
-	r, err := trace.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = r.Close() }() // it was only read
 	s := &source{
 		Source: Source{Path: path}, firstNS: math.MaxInt64,
 		processes: map[trace.ID]*process{}, highest: map[string]int64{},
 	}
-	var e trace.Event
-	for n := 0; ; n++ {
-		if n%4096 == 0 && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		err := r.Next(&e)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		s.see(&e)
+	header, err := trace.Read(ctx, path, func(e *trace.Event) error { s.see(e); return nil })
+	if err != nil {
+		return nil, err
 	}
 	if s.firstNS == math.MaxInt64 {
 		s.firstNS = 0
 	}
-	if s.baseNS, err = r.Header().Base(); err != nil {
+	if s.baseNS, err = header.Base(); err != nil {
 		return nil, fmt.Errorf("trace %s: %w", path, err)
 	}
-	who := r.Header().Source()
+	who := header.Source()
 	s.Worker, s.Stage, s.Rank = who.Worker, who.Stage, who.Rank
 	if s.Worker == "" {
 		s.Worker, _, _ = strings.Cut(filepath.Base(path), ".")
