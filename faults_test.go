@@ -13,7 +13,7 @@ var faults = []struct {
 	tests []string // package.Test
 }{
 	{"a worker is killed while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart"}},
-	{"a worker is killed at admission, in prefill, in decode, while it hands on", []string{"pipeline.TestRequestIsRunAgainAfterADeath", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
+	{"a worker is killed at admission, in prefill, in decode, while it is fed, while it hands on", []string{"pipeline.TestRequestIsRunAgainAfterADeath", "pipeline.TestDeathInsideAMessageIsADeath", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
 	{"a worker is killed while it is profiled", []string{"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissedAndCanBeRepaired"}},
 	{"a worker is killed again and again", []string{"pipeline.TestRequestIsRunAgainOnlyOnce", "cmd/omni-run.TestAWorkerThatKeepsDyingFailsItsRequestsByName"}},
 	{"a worker dies after the caller has seen something", []string{"pipeline.TestDeathFailsWhatHasBeenShown"}},

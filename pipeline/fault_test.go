@@ -173,7 +173,8 @@ func TestRequestIsRunAgainAfterADeath(t *testing.T) {
 		"killed at admission":      {pipelinetest.Code2Wav, pipelinetest.AtAdmit, 1, pipelinetest.Kill},
 		"killed in prefill":        {pipelinetest.Thinker, pipelinetest.AtPrefill, 1, pipelinetest.Kill},
 		"killed in decode":         {pipelinetest.Thinker, pipelinetest.AtDecode, 5, pipelinetest.Kill},
-		"killed at hand-on":        {pipelinetest.Talker, pipelinetest.AtFeed, 3, pipelinetest.Kill},
+		"killed as it is fed":      {pipelinetest.Talker, pipelinetest.AtFeed, 3, pipelinetest.Kill},
+		"killed as it hands on":    {pipelinetest.Thinker, pipelinetest.AtDecode, 3, pipelinetest.Cut},
 		"killed in the last stage": {pipelinetest.Code2Wav, pipelinetest.AtDecode, 1, pipelinetest.Kill},
 		"status 0 in decode":       {pipelinetest.Talker, pipelinetest.AtDecode, 2, pipelinetest.Exit0},
 		"panic in decode":          {pipelinetest.Talker, pipelinetest.AtDecode, 2, pipelinetest.Panic},
@@ -217,6 +218,15 @@ func TestRequestIsRunAgainOnlyOnce(t *testing.T) {
 	}
 	if !strings.Contains(err.Error(), `request "doomed": stage 1 (talker): the worker died: the process was killed by signal 9`) {
 		t.Errorf("got %q", err)
+	}
+}
+
+// A worker that is killed in the middle of a message has died, whatever the half of the message looks like.
+func TestDeathInsideAMessageIsADeath(t *testing.T) {
+	o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Talker: fault(pipelinetest.AtDecode, pipelinetest.Cut)}))
+	_, err := o.Generate(t.Context(), pipeline.Request{ID: "cut", Prompt: "again"})
+	if err == nil || !strings.Contains(err.Error(), `request "cut": stage 1 (talker): the worker died: the process was killed by signal 9`) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -198,28 +198,6 @@ func TestBreakingOutOfAStreamCancelsIt(t *testing.T) {
 	check(t, r, "next", 5)
 }
 
-func TestCancelInEveryStage(t *testing.T) {
-	for _, slow := range []string{pipelinetest.Thinker, pipelinetest.Talker, pipelinetest.Code2Wav} {
-		t.Run(slow, func(t *testing.T) {
-			o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{slow: {Step: 20 * time.Millisecond}}))
-			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(50*time.Millisecond, cancel)
-			_, err := o.Generate(ctx, pipeline.Request{ID: "gone", Prompt: "hello", MaxTokens: 200})
-			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), `"gone"`) {
-				t.Errorf("got %v, want a cancelled request that is named", err)
-			}
-			r, err := o.Generate(t.Context(), pipeline.Request{Prompt: "next", MaxTokens: 2})
-			if err != nil {
-				t.Fatal(err)
-			}
-			check(t, r, "next", 2)
-			if err := o.Close(); err != nil { // the engines report sequences that were not released
-				t.Errorf("close: %v", err)
-			}
-		})
-	}
-}
-
 func TestConcurrencyIsLimited(t *testing.T) {
 	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: time.Millisecond}})
 	cfg.MaxConcurrency = 1

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/omni-run/omni/pipeline/message"
+	"github.com/omni-run/omni/pipeline/transport"
 	"github.com/omni-run/omni/profiler"
 )
 
@@ -79,7 +80,7 @@ func (l *live) watch() {
 	select {
 	case <-l.process.exited:
 	case <-l.received:
-		if !errors.Is(l.recvErr, io.EOF) {
+		if !errors.Is(l.recvErr, io.EOF) && !errors.Is(l.recvErr, transport.ErrCut) {
 			l.process.signal(syscall.SIGKILL) // it talks nonsense
 			reason = l.recvErr
 		}
@@ -284,10 +285,16 @@ func (l *live) send(ctx context.Context, m message.Message) error {
 	}
 }
 
+// answering bounds the time that the worker has for answers that it gives at once if it is alive.
+func (l *live) answering(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := l.stage.limits.Pong
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it has not answered for %v", limit))
+}
+
 // ping asks whether the worker is alive and its step within the limit.
 func (l *live) ping(ctx context.Context) error {
 	limits := &l.stage.limits
-	ctx, cancel := context.WithTimeoutCause(ctx, limits.Pong, fmt.Errorf("it has not answered for %v", limits.Pong))
+	ctx, cancel := l.answering(ctx)
 	defer cancel()
 	pong, err := l.askTime(ctx)
 	if err != nil {

@@ -53,7 +53,7 @@ func runWorker() error {
 	defer stop()
 	b := &Backend{scripts: all, socket: socket}
 	// The copy of the descriptor keeps the connection open, so the end of Run is the end of the process.
-	return worker.Run(ctx, conn, b, worker.Options{
+	return worker.Run(ctx, &shiftedConn{Conn: conn, scripts: all}, b, worker.Options{
 		ABI: message.ABI, Build: "pipelinetest", Lost: func(error) { os.Exit(0) },
 	})
 }
@@ -62,7 +62,8 @@ func runWorker() error {
 type Backend struct {
 	scripts map[string]Script
 	socket  int
-	faults  *faults // of the engine that is open
+	script  Script  // of the engine that is open
+	faults  *faults // likewise
 }
 
 // NewBackend returns a Backend for a worker loop inside the test process; scripts are by the engine's name. Faults
@@ -79,23 +80,21 @@ func (b *Backend) Init(threads int) error {
 
 // OpenEngine implements worker.Backend.
 func (b *Backend) OpenEngine(config json.RawMessage) (worker.Engine, error) {
-	var c struct {
-		Model string `json:"model"`
-	}
-	if err := json.Unmarshal(config, &c); err != nil {
+	model, err := modelOf(config)
+	if err != nil {
 		return nil, err
 	}
-	switch c.Model {
+	switch model {
 	case Thinker, Talker, Code2Wav:
 	default:
-		return nil, message.Errorf(message.NotFound, "unknown model %q", c.Model)
+		return nil, message.Errorf(message.NotFound, "unknown model %q", model)
 	}
-	script := b.scripts[c.Model]
-	b.faults = &faults{list: script.Faults, seen: map[Point]int{}, socket: b.socket}
+	b.script = b.scripts[model]
+	b.faults = &faults{list: b.script.Faults, seen: map[Point]int{}, socket: b.socket}
 	if err := b.faults.at(AtOpen); err != nil {
 		return nil, err
 	}
-	return &engine{model: c.Model, script: script, faults: b.faults, sequences: map[uint64]*sequence{}}, nil
+	return &engine{model: model, script: b.script, faults: b.faults, sequences: map[uint64]*sequence{}}, nil
 }
 
 // StartRecorder implements worker.Backend: it records the steps and the scopes between them.
@@ -107,5 +106,5 @@ func (b *Backend) StartRecorder(config json.RawMessage) (profiler.Recorder, erro
 	if err := b.faults.at(AtProfile); err != nil {
 		return nil, err
 	}
-	return newRecorder(c)
+	return newRecorder(c, b.script.Ahead, b.faults)
 }

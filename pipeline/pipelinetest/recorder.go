@@ -17,6 +17,8 @@ import (
 // recorder writes steps and scopes into traces that tools can read, and keeps the other rules of a real one.
 type recorder struct {
 	config profiler.RecorderConfig
+	ahead  time.Duration // of the clock that events have their times from
+	faults *faults
 	trace  *trace.Writer // nil without a trace path
 	began  time.Time
 
@@ -28,8 +30,8 @@ type recorder struct {
 }
 
 // newRecorder begins to record.
-func newRecorder(config profiler.RecorderConfig) (*recorder, error) {
-	r := &recorder{config: config, began: time.Now()}
+func newRecorder(config profiler.RecorderConfig, ahead time.Duration, faults *faults) (*recorder, error) {
+	r := &recorder{config: config, ahead: ahead, faults: faults, began: time.Now()}
 	if config.RingSeconds > 0 && config.TracePath+config.TablePath != "" {
 		return nil, errors.New("a ring has no files")
 	}
@@ -63,6 +65,9 @@ func (r *recorder) ScopeBegin(name string) error { return r.begin(name) }
 // ScopeEnd implements profiler.Recorder.
 func (r *recorder) ScopeEnd() error { return r.end() }
 
+// now is the time of an event.
+func (r *recorder) now() int64 { return time.Now().Add(r.ahead).UnixNano() - r.config.BaseTimeNS }
+
 func (r *recorder) begin(name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +76,7 @@ func (r *recorder) begin(name string) error {
 	}
 	pid := trace.Number(int64(os.Getpid()))
 	r.open = &trace.Event{
-		Phase: trace.Complete, Category: "user_annotation", Name: name, Process: pid, Thread: pid, Time: time.Now().UnixNano() - r.config.BaseTimeNS,
+		Phase: trace.Complete, Category: "user_annotation", Name: name, Process: pid, Thread: pid, Time: r.now(),
 	}
 	return nil
 }
@@ -84,7 +89,7 @@ func (r *recorder) end() error {
 	}
 	e := *r.open
 	r.open = nil
-	e.Duration = time.Now().UnixNano() - r.config.BaseTimeNS - e.Time
+	e.Duration = r.now() - e.Time
 	if r.config.MaxEvents > 0 && len(r.events) >= r.config.MaxEvents {
 		r.dropped++
 		return nil
@@ -122,7 +127,7 @@ func (r *recorder) Dump(config json.RawMessage) (profiler.Recorder, error) {
 	}
 	c := r.config
 	c.RingSeconds, c.Session, c.TracePath, c.TablePath, c.BaseTimeNS, c.Metadata = 0, dc.Session, dc.TracePath, dc.TablePath, dc.BaseTimeNS, dc.Metadata
-	d, err := newRecorder(c)
+	d, err := newRecorder(c, r.ahead, r.faults)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +161,9 @@ func (r *recorder) Close() {
 
 // Finish implements profiler.Recorder.
 func (r *recorder) Finish() (json.RawMessage, error) {
+	if err := r.faults.at(AtWrite); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ const (
 	AtPrefill Point = "prefill" // a step in which a sequence is new
 	AtDecode  Point = "decode"  // any other step
 	AtProfile Point = "profile" // the start of a recording
+	AtWrite   Point = "write"   // the files of a recording are about to be written, on a goroutine of its own
 )
 
 // AnyStage is the name of the script whose faults at AtStart happen in every worker.
@@ -35,10 +37,12 @@ type Action string
 // The actions.
 const (
 	Kill    Action = "kill"    // SIGKILL to itself
+	Cut     Action = "cut"     // writes the beginning of a frame to the connection, then SIGKILL to itself
 	Exit0   Action = "exit0"   // ends with status 0
 	Exit3   Action = "exit3"   // ends with status 3
 	Hang    Action = "hang"    // the torch goroutine waits for ever, the others go on
 	Freeze  Action = "freeze"  // SIGSTOP to itself: nothing goes on
+	Pause   Action = "pause"   // creates the file Once and waits until it is gone: see Gate
 	Garbage Action = "garbage" // writes what is no frame to the connection
 	Flood   Action = "flood"   // writes 4 MiB to standard error and goes on
 	Error   Action = "error"   // the call returns an error
@@ -62,24 +66,30 @@ type Script struct {
 	Step   time.Duration `json:"step"`  // time that a step takes
 	Parts  int           `json:"parts"` // parts in which weights are loaded; 0 is 1
 	Part   time.Duration `json:"part"`  // time that a part takes
+	Ahead  time.Duration `json:"ahead"` // by which the worker's clock is ahead of the pipeline's
 	Faults []Fault       `json:"faults"`
 }
 
 // scriptVariable holds the scripts of all stages in the environment of the workers.
 const scriptVariable = "OMNI_PIPELINETEST_SCRIPTS"
 
-// faults carries out a script's faults. It belongs to the torch goroutine.
+// faults carries out a script's faults.
 type faults struct {
 	list   []Fault
-	seen   map[Point]int
 	socket int // a copy of the connection's descriptor
+
+	mu   sync.Mutex // guards seen: files are written on another goroutine than everything else
+	seen map[Point]int
 }
 
 // at counts a call and does what is scripted for it.
 func (f *faults) at(p Point) error {
+	f.mu.Lock()
 	f.seen[p]++
+	call := f.seen[p]
+	f.mu.Unlock()
 	for _, fault := range f.list {
-		if fault.At != p || max(fault.Nth, 1) != f.seen[p] {
+		if fault.At != p || max(fault.Nth, 1) != call {
 			continue
 		}
 		if fault.Once != "" {
@@ -91,17 +101,23 @@ func (f *faults) at(p Point) error {
 				return err
 			}
 		}
-		if err := f.do(p, fault.Do); err != nil {
+		if err := f.do(p, fault); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *faults) do(p Point, action Action) error {
-	fmt.Fprintf(os.Stderr, "scripted: %s at %s\n", action, p)
-	switch action {
+func (f *faults) do(p Point, fault Fault) error {
+	fmt.Fprintf(os.Stderr, "scripted: %s at %s\n", fault.Do, p)
+	switch fault.Do {
 	case Kill:
+		return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case Cut:
+		// It announces a header of a megabyte, which nothing that follows completes.
+		if _, err := syscall.Write(f.socket, []byte("OMN1\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00{")); err != nil {
+			return err
+		}
 		return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case Exit0:
 		os.Exit(0)
@@ -111,6 +127,13 @@ func (f *faults) do(p Point, action Action) error {
 		select {}
 	case Freeze:
 		return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case Pause:
+		for {
+			if _, err := os.Stat(fault.Once); err != nil {
+				return nil //nolint:nilerr // the file is gone, which is what is waited for
+			}
+			time.Sleep(time.Millisecond)
+		}
 	case Garbage:
 		_, err := syscall.Write(f.socket, []byte("This is not what a worker should say."))
 		return err
@@ -130,7 +153,7 @@ func (f *faults) do(p Point, action Action) error {
 	case Exhaust:
 		return exhaust()
 	default:
-		return fmt.Errorf("unknown action %q", action)
+		return fmt.Errorf("unknown action %q", fault.Do)
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ var (
 	ErrClosed = errors.New("the connection is closed")
 	// ErrBroken is in the chain of what Send and Flush return when the other side has gone.
 	ErrBroken = errors.New("the connection is broken")
+	// ErrCut is in the chain of what Recv returns when the other side has gone in the middle of a message.
+	ErrCut = errors.New("the connection ended inside a frame")
 )
 
 // Conn is a two-way stream of messages between one pipeline and one worker.
@@ -24,7 +26,7 @@ type Conn interface {
 	// called by any number of goroutines. The tensors of m must not be changed afterwards.
 	Send(ctx context.Context, m message.Message) error
 	// Recv returns the next message, whose tensors belong to the caller. One goroutine may call it. It returns io.EOF
-	// when the other side has closed between two messages, ErrClosed after Close.
+	// when the other side has closed between two messages, an error with ErrCut inside of one, ErrClosed after Close.
 	Recv() (message.Message, error)
 	// Flush waits until everything that was sent before has been handed to the system.
 	Flush(ctx context.Context) error

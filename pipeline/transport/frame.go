@@ -59,7 +59,7 @@ func readFrame(r io.Reader, fds bodies) (header, body []byte, err error) {
 	var prefix [prefixSize]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("inside a frame: %w", err)
+			err = ErrCut
 		}
 		return nil, nil, err
 	}
@@ -111,8 +111,8 @@ func readN(r io.Reader, n int64) ([]byte, error) {
 		}
 		buf = buf[:have+want]
 		if _, err := io.ReadFull(r, buf[have:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = ErrCut
 			}
 			return nil, err
 		}
