@@ -200,7 +200,7 @@ func (a *attempt) failed(ctx context.Context, p *part, e *message.Error) error {
 
 // hand gives the next stage its part of an output.
 func (p *part) hand(ctx context.Context, o outlet, out *message.Output, done bool, open *inlets) error {
-	feed := &message.Feed{SentNS: out.SentNS}
+	feed := &message.Feed{SentNS: out.SentNS + p.flow.live.correction() - o.to.flow.live.correction()}
 	if o.edge.Tokens {
 		feed.Tokens = out.Tokens
 	}

@@ -7,10 +7,12 @@ import (
 
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/ledger"
 )
 
 const (
-	// clockProbes is how often a worker is asked for its time before a session begins: the quickest answer is the best.
+	// clockProbes is how often a worker is asked for its time when it is ready and before a session begins: the quickest
+	// answer is the best.
 	clockProbes = 8
 	// clockAge is how long an estimate is better than one with a larger error: clocks drift apart.
 	clockAge = time.Minute
@@ -55,12 +57,15 @@ func (l *live) measureClock(ctx context.Context) (profiler.Clock, error) {
 			return profiler.Clock{}, err
 		}
 	}
-	return l.clockNow(), nil
-}
-
-// clockNow is the best estimate so far.
-func (l *live) clockNow() profiler.Clock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.clock.Clock
+	return l.clock.Clock, nil
+}
+
+// correction is what must be added to the worker's times to make them this process's, and taken from this process's to make
+// them the worker's.
+func (l *live) correction() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return ledger.Clock(l.clock.Clock).Correction()
 }

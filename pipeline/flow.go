@@ -40,7 +40,7 @@ func (l *live) admit(ctx context.Context, m message.Admit) (*flow, error) {
 	l.flows[f.id] = f
 	l.mu.Unlock()
 	f.sentNS = time.Now().UnixNano()
-	m.Sequence, m.Window, m.SentNS = f.id, window, f.sentNS
+	m.Sequence, m.Window, m.SentNS = f.id, window, f.sentNS-l.correction()
 	if err := l.send(ctx, &m); err != nil {
 		l.mu.Lock()
 		delete(l.flows, f.id)

@@ -117,8 +117,7 @@ func (a *attempt) ledger(err error) ledger.Request {
 	for _, p := range a.parts {
 		l := p.ledger
 		if p.flow != nil {
-			clock := ledger.Clock(p.flow.live.clockNow())
-			onThisClock(&l, clock.Correction())
+			onThisClock(&l, p.flow.live.correction())
 		}
 		s := ledger.Stage{
 			ID: p.stage.id, Name: p.stage.name,

@@ -162,6 +162,9 @@ func (s *stage) load(ctx context.Context, l *live) error {
 		case p := <-l.loaded:
 			s.report(Progress{Stage: s.id, Name: s.name, Done: p.Done, Total: p.Total})
 		case r := <-l.ready:
+			if err := s.measure(ctx, l); err != nil {
+				return err
+			}
 			return s.serve(l, r)
 		case <-l.dead:
 			return l.cause
@@ -171,6 +174,14 @@ func (s *stage) load(ctx context.Context, l *live) error {
 			return fmt.Errorf("its loading has stood still for %v", s.limits.Load)
 		}
 	}
+}
+
+// measure compares a loaded worker's clock with this process's, for the times of its first request.
+func (s *stage) measure(ctx context.Context, l *live) error {
+	ctx, cancel := l.answering(ctx)
+	defer cancel()
+	_, err := l.measureClock(ctx)
+	return err
 }
 
 // serve makes a worker that is ready the one that requests get.

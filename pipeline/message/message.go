@@ -109,14 +109,14 @@ type Admit struct {
 	Sequence uint64          `json:"sequence"`
 	Request  string          `json:"request"`
 	Params   json.RawMessage `json:"params"`
-	Cost     int             `json:"cost"`   // prompt tokens, a hint for the scheduler; 0 if the engine has no prefill
-	Window   int             `json:"window"` // outputs that may be under way without a Credit; 0: any number
-	Last     bool            `json:"last"`   // no Feed follows
-	Full     bool            `json:"full"`   // it is stepped only once its input is complete
-	SentNS   int64           `json:"sent_ns"`
+	Cost     int             `json:"cost"`    // prompt tokens, a hint for the scheduler; 0 if the engine has no prefill
+	Window   int             `json:"window"`  // outputs that may be under way without a Credit; 0: any number
+	Last     bool            `json:"last"`    // no Feed follows
+	Full     bool            `json:"full"`    // it is stepped only once its input is complete
+	SentNS   int64           `json:"sent_ns"` // on the receiver's clock
 }
 
-// Feed gives a sequence more input. SentNS is the time at which the producer of the data sent it.
+// Feed gives a sequence more input. SentNS is the time at which the producer of the data sent it, on the receiver's clock.
 type Feed struct {
 	Sequence uint64   `json:"sequence"`
 	Tokens   []int64  `json:"tokens,omitempty"`

@@ -260,7 +260,7 @@ func (l *loop) dropAll(ctx context.Context) error {
 	return nil
 }
 
-// underWay is the time between two clocks of one host.
+// underWay is the time since something was sent, by this worker's clock.
 func underWay(sentNS int64, at time.Time) int64 {
 	if sentNS == 0 {
 		return 0
