@@ -17,7 +17,7 @@ type attempt struct {
 	request *request
 	parts   []*part // one per stage that the request needs, by ascending id
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards what follows, and the moments of the parts
 	firstText  time.Duration
 	firstAudio time.Duration
 }
@@ -32,12 +32,27 @@ type part struct {
 
 	tokens  []int64
 	finish  message.Finish
-	ledger  message.Ledger
-	ended   time.Time   // the last output was handled
 	decoder TextDecoder // of a text stage
 	stopper stopper
 	text    []byte
 	samples []float32
+
+	moments moments // guarded by attempt.mu: dumps of the flight recorders read them while the request runs
+}
+
+// moments are what is known of a request's time in a stage.
+type moments struct {
+	live         *live // whose clock the ledger has; nil before it was dispatched
+	dispatchedNS int64
+	ledger       message.Ledger // as the worker has said it last
+	doneNS       int64          // the last output was handled
+}
+
+// know changes what is known of a part's time.
+func (a *attempt) know(p *part, change func(*moments)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&p.moments)
 }
 
 // outlet is where a part's output goes.
@@ -55,10 +70,11 @@ type inlets struct {
 // attempt runs r once. Its stages work at the same time, each on what those before have given so far.
 func (o *Omni) attempt(ctx context.Context, r *request) (response *Response, err error) {
 	a := &attempt{omni: o, request: r}
+	open := a.plan()
+	o.runs(a)
 	defer func() { o.note(a, err) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	open := a.plan()
 	// Whatever happens, nothing of the request stays in a worker.
 	defer func() {
 		for _, p := range a.parts {
@@ -131,6 +147,7 @@ func (a *attempt) admit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		a.know(p, func(m *moments) { m.live, m.dispatchedNS = l, p.flow.sentNS })
 	}
 	return nil
 }
@@ -157,7 +174,7 @@ func (a *attempt) pump(ctx context.Context, p *part, open *inlets) error {
 		if err != nil {
 			return err
 		}
-		p.ledger = out.Ledger
+		a.know(p, func(m *moments) { m.ledger = out.Ledger })
 		if out.State == message.StateFailed {
 			return a.failed(ctx, p, out.Error)
 		}
@@ -176,7 +193,7 @@ func (a *attempt) pump(ctx context.Context, p *part, open *inlets) error {
 			return err
 		}
 		if done {
-			p.ended = time.Now()
+			a.know(p, func(m *moments) { m.doneNS = time.Now().UnixNano() })
 			return nil
 		}
 		if err := p.flow.took(ctx); err != nil {

@@ -15,7 +15,7 @@ type ProfileLedger struct {
 	// Paths has one file per profile directory of the session.
 	Paths    []string `json:"paths"`
 	Requests int      `json:"requests"`
-	// Running counts the requests that had not ended when the session did: they are not in the file.
+	// Running counts the requests that had not ended when the session did and are not in the file.
 	Running int    `json:"running"`
 	Error   string `json:"error,omitempty"`
 }
@@ -42,13 +42,13 @@ func (o *Omni) note(a *attempt, err error) {
 	line := a.ledger(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	line.Slow = p.ring.slo > 0 && line.DoneNS-line.ArrivedNS > p.ring.slo.Nanoseconds()
+	line.Slow = p.ring.slow(&line)
 	p.ring.keep(&line)
+	delete(p.ring.running, a.request)
 	switch {
 	case !recording:
-		if line.Slow && p.ring.due(time.Now()) {
-			dumped := p.ring.dumping
-			o.running.Go(func() { o.dumpSlow(&line, dumped) }) // the request of this run is still counted in
+		if line.Slow && !a.request.watch.told && p.ring.pause(time.Now()) == 0 {
+			o.dumpSlow(&line)
 		}
 	case s.stopped != 0: // just now
 	case len(s.book.requests) >= maxBooked:
@@ -104,42 +104,49 @@ func (t *tap) ledger() ledger.Worker {
 	}
 }
 
-// ledger is the run's line; its pumps have ended.
+// ledger is the line of a run that has ended.
 func (a *attempt) ledger(err error) ledger.Request {
-	r := a.request
-	line := ledger.Request{
-		ID: r.ID, ArrivedNS: r.arrived.UnixNano(), EnteredNS: r.entered.UnixNano(), DoneNS: time.Now().UnixNano(),
-		PromptTokens: len(r.prepared.PromptTokenIDs),
-	}
+	line := a.request.line()
+	line.EnteredNS, line.Stages = a.request.entered.UnixNano(), a.stages()
 	if err != nil {
 		line.Error = err.Error()
 	}
+	return line
+}
+
+// line is what is known of a request before it is let into the stages, as of now.
+func (r *request) line() ledger.Request {
+	return ledger.Request{
+		ID: r.ID, ArrivedNS: r.arrived.UnixNano(), DoneNS: time.Now().UnixNano(), PromptTokens: len(r.prepared.PromptTokenIDs),
+	}
+}
+
+// stages is what is known of a run in its stages. It may be called while it runs.
+func (a *attempt) stages() []ledger.Stage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var stages []ledger.Stage
 	for _, p := range a.parts {
-		l := p.ledger
-		if p.flow != nil {
-			onThisClock(&l, p.flow.live.correction())
+		l := p.moments.ledger
+		if p.moments.live != nil {
+			onThisClock(&l, p.moments.live.correction())
 		}
 		s := ledger.Stage{
 			ID: p.stage.id, Name: p.stage.name,
+			DispatchedNS: p.moments.dispatchedNS, DoneNS: p.moments.doneNS,
 			ReceivedNS: l.ReceivedNS, FirstInputNS: l.FirstInputNS, LastInputNS: l.LastInputNS,
 			FirstComputeNS: l.FirstStepNS, LastComputeNS: l.LastStepNS, FirstOutputNS: l.FirstOutputNS, LastOutputNS: l.LastOutputNS,
 			QueueNS: l.QueueNS, WaitNS: l.WaitNS, ComputeNS: l.ComputeNS, TransferNS: l.TransferNS,
 			Steps: l.Steps, Tokens: l.Tokens, BytesIn: l.BytesIn, BytesOut: l.BytesOut,
-		}
-		if p.flow != nil {
-			s.DispatchedNS = p.flow.sentNS
-		}
-		if !p.ended.IsZero() {
-			s.DoneNS = p.ended.UnixNano()
 		}
 		for _, from := range a.parts {
 			if slices.ContainsFunc(from.outlets, func(o outlet) bool { return o.to == p }) {
 				s.From = append(s.From, from.stage.id)
 			}
 		}
-		line.Stages = append(line.Stages, s)
+		stages = append(stages, s)
 	}
-	return line
+	return stages
 }
 
 // onThisClock turns a worker's moments into the pipeline's.

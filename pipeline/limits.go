@@ -21,6 +21,9 @@ type Limits struct {
 	Drain, Terminate, Kill time.Duration
 	// ProfileDrain replaces Drain while a profile session is active, whose files are still to be written.
 	ProfileDrain time.Duration
+	// Dump is for a worker to set the contents of its flight recorder aside, which it does between two steps, because of a slow
+	// request.
+	Dump time.Duration
 	// DumpPause is the least time between two dumps of the flight recorders that slow requests cause; it is never less
 	// than the time that the recorders hold.
 	DumpPause time.Duration
@@ -35,8 +38,8 @@ func DefaultLimits() Limits {
 		Hello: 30 * time.Second, Load: 10 * time.Minute,
 		Ping: 5 * time.Second, Pong: 30 * time.Second, Step: 30 * time.Minute,
 		Drain: 10 * time.Second, Terminate: 3 * time.Second, Kill: 5 * time.Second, ProfileDrain: 2 * time.Minute,
-		DumpPause: time.Minute,
-		Backoff:   200 * time.Millisecond, BackoffMax: 30 * time.Second, BackoffReset: time.Minute,
+		Dump: 30 * time.Second, DumpPause: time.Minute,
+		Backoff: 200 * time.Millisecond, BackoffMax: 30 * time.Second, BackoffReset: time.Minute,
 	}
 }
 
@@ -47,7 +50,7 @@ func (l Limits) filled() Limits {
 		Hello: cmp.Or(l.Hello, d.Hello), Load: cmp.Or(l.Load, d.Load),
 		Ping: cmp.Or(l.Ping, d.Ping), Pong: cmp.Or(l.Pong, d.Pong), Step: cmp.Or(l.Step, d.Step),
 		Drain: cmp.Or(l.Drain, d.Drain), Terminate: cmp.Or(l.Terminate, d.Terminate), Kill: cmp.Or(l.Kill, d.Kill),
-		ProfileDrain: cmp.Or(l.ProfileDrain, d.ProfileDrain), DumpPause: cmp.Or(l.DumpPause, d.DumpPause),
+		ProfileDrain: cmp.Or(l.ProfileDrain, d.ProfileDrain), Dump: cmp.Or(l.Dump, d.Dump), DumpPause: cmp.Or(l.DumpPause, d.DumpPause),
 		Backoff: cmp.Or(l.Backoff, d.Backoff), BackoffMax: cmp.Or(l.BackoffMax, d.BackoffMax),
 		BackoffReset: cmp.Or(l.BackoffReset, d.BackoffReset),
 	}

@@ -27,6 +27,7 @@ type Omni struct {
 	stages   []*stage // by ascending id
 	spawner  *spawner
 	log      *slog.Logger
+	limits   Limits
 	gate     chan struct{} // holds a token for every request that is in the stages
 	requests atomic.Int64  // numbers the requests that come without an id
 	profile  profileState
@@ -86,7 +87,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 	if cfg.MaxConcurrency < 0 {
 		return nil, fmt.Errorf("max concurrency is %d, want 0 (the default) or more", cfg.MaxConcurrency)
 	}
-	o := &Omni{graph: graph, log: cfg.Log, telemetry: cfg.Telemetry, closed: make(chan struct{})}
+	o := &Omni{graph: graph, log: cfg.Log, limits: cfg.Limits.filled(), telemetry: cfg.Telemetry, closed: make(chan struct{})}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)
 	}
@@ -111,7 +112,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 	o.spawner = newSpawner()
 	for rank, deployed := range placed.Stages {
 		s := &stage{
-			path: path, env: cfg.WorkerEnv, limits: cfg.Limits.filled(), spawner: o.spawner, log: o.log,
+			path: path, env: cfg.WorkerEnv, limits: o.limits, spawner: o.spawner, log: o.log,
 			progress: progress, state: StageLoading, changed: make(chan struct{}),
 		}
 		if err := s.describe(graph, deployed, rank); err != nil {

@@ -162,14 +162,26 @@ const statusLimit = 5 * time.Second
 
 // ProfileStatus reports the current or last session, as its workers see it now.
 func (o *Omni) ProfileStatus() (*ProfileReport, error) {
+	return o.profileCall(context.Background(), "profile status", func(ctx context.Context) (*ProfileReport, error) {
+		report := o.profile.fresh(ctx, o.profile.last())
+		report.FlightRecorders = o.rings(ctx)
+		return report, nil
+	})
+}
+
+// profileCall does what a method about profiles is called for: counted in, at most as long as the pipeline is open, with an
+// error that names the call.
+func (o *Omni) profileCall(ctx context.Context, name string, do func(context.Context) (*ProfileReport, error)) (*ProfileReport, error) {
 	if err := o.enter(); err != nil {
-		return nil, fmt.Errorf("profile status: %w", err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	defer o.running.Done()
-	ctx, cancel := o.within(context.Background())
+	ctx, cancel := o.within(ctx)
 	defer cancel()
-	report := o.profile.fresh(ctx, o.profile.last())
-	report.FlightRecorders = o.rings(ctx)
+	report, err := do(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	return report, nil
 }
 
@@ -292,3 +304,16 @@ func (p *profileState) take(ctx context.Context) error {
 }
 
 func (p *profileState) give() { <-p.turn }
+
+// takeIdle is take for a session that is to begin, and fails while another is active.
+func (p *profileState) takeIdle(ctx context.Context) error {
+	if err := p.take(ctx); err != nil {
+		return err
+	}
+	s := p.last()
+	if active := p.active(s); len(active) > 0 {
+		p.give()
+		return fmt.Errorf("%w: session %s in stages %v; stop it first", ErrProfileActive, s.name, active)
+	}
+	return nil
+}

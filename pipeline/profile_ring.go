@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,25 +14,34 @@ import (
 )
 
 // ringBook is what the pipeline keeps for its workers' flight recorders: the requests that ended while the rings were
-// recording what they still hold. What changes is guarded by profileState.mu.
+// recording what they still hold, and those that run. What changes is guarded by profileState.mu.
 type ringBook struct {
 	seconds time.Duration // that the longest ring holds; 0 without rings
 	slo     time.Duration // the least ring_slo_ms; 0 without
-	pause   time.Duration // between two dumps that nobody has asked for
+	apart   time.Duration // the least time between two dumps that nobody has asked for
 
 	requests []ledger.Request
-	dumped   time.Time     // the last dump that nobody has asked for
-	dumping  chan struct{} // closed when that has become a session; nil if there was none
+	running  map[*request]*attempt // nil for one that has not been let into the stages
+	dumped   time.Time             // the last dump that nobody has asked for
+	dumping  chan struct{}         // closed when that has become a session; nil if there was none
+}
+
+// watch is what the flight recorders keep of a request. It is guarded by profileState.mu.
+type watch struct {
+	timer *time.Timer // dumps the rings when the request has run for too long; nil without ring_slo_ms
+	told  bool        // a dump has it marked as slow
+	over  bool        // the request has ended
 }
 
 func (r *ringBook) configure(configs map[int]profiler.Config, pause time.Duration) {
+	r.running = map[*request]*attempt{}
 	for _, c := range configs {
 		r.seconds = max(r.seconds, seconds(c.RingSeconds))
 		if slo := seconds(c.RingSLOMS / 1e3); slo > 0 && (r.slo == 0 || slo < r.slo) {
 			r.slo = slo
 		}
 	}
-	r.pause = max(pause, r.seconds) // so that no two of them tell of the same time
+	r.apart = max(pause, r.seconds) // so that no two of them tell of the same time
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -48,13 +58,96 @@ func (r *ringBook) keep(line *ledger.Request) {
 	}
 }
 
-// due reports whether a slow request may dump the rings now, and counts it as the last that did.
-func (r *ringBook) due(now time.Time) bool {
-	if !r.dumped.IsZero() && now.Sub(r.dumped) < r.pause {
-		return false
+// slow reports whether a request has taken, or is taking, longer than ring_slo_ms.
+func (r *ringBook) slow(line *ledger.Request) bool {
+	return r.slo > 0 && line.DoneNS-line.ArrivedNS > r.slo.Nanoseconds()
+}
+
+// pause is how long no slow request may dump the rings.
+func (r *ringBook) pause(now time.Time) time.Duration {
+	if r.dumped.IsZero() {
+		return 0
 	}
-	r.dumped, r.dumping = now, make(chan struct{})
-	return true
+	return max(0, r.apart-now.Sub(r.dumped))
+}
+
+// book is the requests of a dump: those that ended, and those that run.
+func (r *ringBook) book() book {
+	var running []ledger.Request
+	for request, a := range r.running {
+		line := request.line()
+		line.Unfinished = true
+		if a != nil {
+			line.EnteredNS, line.Stages = request.entered.UnixNano(), a.stages()
+		}
+		if line.Slow = r.slow(&line); line.Slow {
+			request.watch.told = true
+		}
+		running = append(running, line)
+	}
+	slices.SortFunc(running, func(a, b ledger.Request) int { return cmp.Compare(a.ArrivedNS, b.ArrivedNS) })
+	return book{requests: slices.Concat(r.requests, running)}
+}
+
+// watch keeps a request for the flight recorders from its arrival on, and has it dump them when it has been running for longer
+// than ring_slo_ms; unwatch must follow.
+func (o *Omni) watch(r *request) {
+	p := &o.profile
+	if p.ring.seconds == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ring.running[r] = nil
+	if p.ring.slo > 0 {
+		r.watch.timer = time.AfterFunc(time.Until(r.arrived.Add(p.ring.slo)), func() { o.overdue(r) })
+	}
+}
+
+// runs says that a request has been let into the stages.
+func (o *Omni) runs(a *attempt) {
+	p := &o.profile
+	if p.ring.seconds == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ring.running[a.request] = a
+}
+
+func (o *Omni) unwatch(r *request) {
+	p := &o.profile
+	if p.ring.seconds == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.ring.running, r)
+	r.watch.over = true
+	if r.watch.timer != nil {
+		r.watch.timer.Stop()
+	}
+}
+
+// overdue dumps the flight recorders because of a request that has been running for too long, unless it is in a dump already.
+// While it is too early after another dump, or a session records, it is left to a later time.
+func (o *Omni) overdue(r *request) {
+	p := &o.profile
+	recording := len(p.active(p.last())) > 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pause := p.ring.pause(time.Now())
+	switch {
+	case r.watch.over || r.watch.told:
+	case recording:
+		r.watch.timer.Reset(p.ring.apart)
+	case pause > 0:
+		r.watch.timer.Reset(pause)
+	default:
+		line := r.line()
+		line.Unfinished = true
+		o.dumpSlow(&line)
+	}
 }
 
 // ringOf is the configuration of a stage's flight recorder, nil if it has none.
@@ -69,33 +162,16 @@ func (p *profileState) ringOf(stage int) *profiler.Config {
 // when every worker has set its part aside; WaitProfile waits for the files. Without ring_seconds it fails with
 // profiler.ErrNoRing, while a session is active with ErrProfileActive.
 func (o *Omni) DumpProfile(ctx context.Context) (*ProfileReport, error) {
-	report, err := o.dumpProfile(ctx, "dump")
-	if err != nil {
-		return nil, fmt.Errorf("dump profile: %w", err)
-	}
-	return report, nil
-}
-
-func (o *Omni) dumpProfile(ctx context.Context, trigger string) (*ProfileReport, error) {
-	if err := o.enter(); err != nil {
-		return nil, err
-	}
-	defer o.running.Done()
-	ctx, cancel := o.within(ctx)
-	defer cancel()
-	return o.dump(ctx, trigger)
+	return o.profileCall(ctx, "dump profile", func(ctx context.Context) (*ProfileReport, error) { return o.dump(ctx, "dump") })
 }
 
 // dump is DumpProfile for a caller that is counted in.
 func (o *Omni) dump(ctx context.Context, trigger string) (*ProfileReport, error) {
 	p := &o.profile
-	if err := p.take(ctx); err != nil {
+	if err := p.takeIdle(ctx); err != nil {
 		return nil, err
 	}
 	defer p.give()
-	if err := p.idle(); err != nil {
-		return nil, err
-	}
 	session, err := o.ringSession()
 	if err != nil {
 		return nil, err
@@ -110,7 +186,7 @@ func (o *Omni) dump(ctx context.Context, trigger string) (*ProfileReport, error)
 		return nil, errors.Join(faults...)
 	}
 	p.mu.Lock()
-	session.book = book{requests: slices.Clone(p.ring.requests), running: len(o.gate)}
+	session.book = p.ring.book()
 	session.stopped = time.Now().UnixNano()
 	p.mu.Unlock()
 	p.keep(session)
@@ -166,25 +242,32 @@ func (o *Omni) dumpTap(ctx context.Context, t *tap) error {
 	return nil
 }
 
-// slowDumpLimit is how long a dump that nobody has asked for may wait for its workers, which dump between two steps.
-const slowDumpLimit = 30 * time.Second
-
-// dumpSlow dumps the rings because of a request. The caller is counted in: a pipeline that closes lets the workers set
-// their part aside, and they write it before they end.
-func (o *Omni) dumpSlow(line *ledger.Request, dumped chan struct{}) {
-	defer close(dumped)
-	took := time.Duration(line.DoneNS - line.ArrivedNS).Round(time.Millisecond)
-	trigger := fmt.Sprintf("request %q took %v, more than ring_slo_ms allows (%v)", line.ID, took, o.profile.ring.slo)
-	ctx, cancel := context.WithTimeout(context.Background(), slowDumpLimit)
-	defer cancel()
-	report, err := o.dump(ctx, trigger)
-	switch {
-	case errors.Is(err, ErrProfileActive): // it is being recorded anyway
-	case err != nil:
-		o.log.Error("flight recorder could not be dumped", "because", trigger, "error", err)
-	default:
-		o.log.Warn("flight recorder is dumped", "because", trigger, "session", report.Session)
+// dumpSlow dumps the rings because of a request, which is counted in: a pipeline that closes lets the workers set their part
+// aside, and they write it before they end. The caller holds profileState.mu.
+func (o *Omni) dumpSlow(line *ledger.Request) {
+	ring := &o.profile.ring
+	dumped := make(chan struct{})
+	ring.dumped, ring.dumping = time.Now(), dumped
+	verb := "took"
+	if line.Unfinished {
+		verb = "has been running for"
 	}
+	took := time.Duration(line.DoneNS - line.ArrivedNS).Round(time.Millisecond)
+	trigger := fmt.Sprintf("request %q %s %v, more than ring_slo_ms allows (%v)", line.ID, verb, took, ring.slo)
+	o.running.Go(func() {
+		defer close(dumped)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), o.limits.Dump,
+			fmt.Errorf("it has not come to the end of a step for %v", o.limits.Dump))
+		defer cancel()
+		report, err := o.dump(ctx, trigger)
+		switch {
+		case errors.Is(err, ErrProfileActive): // it is being recorded anyway
+		case err != nil:
+			o.log.Error("flight recorder could not be dumped", "because", trigger, "error", err)
+		default:
+			o.log.Warn("flight recorder is dumped", "because", trigger, "session", report.Session)
+		}
+	})
 }
 
 // dumped waits for a dump that is under way because of a slow request.

@@ -1,7 +1,9 @@
 package pipeline_test
 
 import (
+	"context"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -12,6 +14,8 @@ import (
 	"github.com/omni-run/omni/pipeline/pipelinetest"
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/ledger"
+	"github.com/omni-run/omni/profiler/picture"
+	"github.com/omni-run/omni/profiler/trace"
 )
 
 // flying opens a pipeline with flight recorders.
@@ -89,14 +93,35 @@ func TestSessionReplacesTheFlightRecorders(t *testing.T) {
 	require.Equal(t, 12, names["ProfilerStep"], "that of code2wav was never interrupted")
 }
 
-func TestSlowRequestDumpsTheFlightRecorders(t *testing.T) {
-	o := flying(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 2 * time.Millisecond}}, func(cfg *pipeline.Config) {
+// slowly opens a pipeline in which every request takes longer than ring_slo_ms.
+func slowly(t *testing.T, change func(*pipeline.Config)) *pipeline.Omni {
+	t.Helper()
+	return flying(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 2 * time.Millisecond}}, func(cfg *pipeline.Config) {
 		cfg.Profiler.RingSLOMS = 1
+		if change != nil {
+			change(cfg)
+		}
 	})
-	generate(t, o, "slow")
-	report, err := o.WaitProfile(t.Context(), "") // the dump comes after the request's end
+}
+
+// slowDump waits for the session that a slow request makes.
+func slowDump(t *testing.T, o *pipeline.Omni) *pipeline.ProfileReport {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		status, err := o.ProfileStatus()
+		return err == nil && status.Session != ""
+	}, 30*time.Second, time.Millisecond)
+	report, err := o.WaitProfile(t.Context(), "")
 	require.NoError(t, err)
-	require.Contains(t, report.Trigger, `request "slow" took `)
+	return report
+}
+
+func TestSlowRequestDumpsTheFlightRecorders(t *testing.T) {
+	o := slowly(t, nil)
+	generate(t, o, "slow")
+	report, err := o.WaitProfile(t.Context(), "") // the dump may come after the request's end
+	require.NoError(t, err)
+	require.Regexp(t, `^request "slow" (took|has been running for) .*, more than ring_slo_ms allows \(1ms\)$`, report.Trigger)
 	require.Len(t, report.Files, 6)
 	_, requests, err := ledger.Read(report.Ledger.Paths[0])
 	require.NoError(t, err)
@@ -119,10 +144,104 @@ func TestSlowRequestDumpsTheFlightRecorders(t *testing.T) {
 	require.True(t, requests[0].Slow)
 }
 
-func TestCloseRightAfterASlowRequest(t *testing.T) {
-	o := flying(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 2 * time.Millisecond}}, func(cfg *pipeline.Config) {
-		cfg.Profiler.RingSLOMS = 1
+// A request that never ends dumps the flight recorders too, and once: neither do they tell of it again when another dump could
+// follow, nor when it is given up.
+func TestRequestThatNeverEndsDumpsTheFlightRecorders(t *testing.T) {
+	o := slowly(t, func(cfg *pipeline.Config) {
+		cfg.Profiler.RingSeconds, cfg.Limits.DumpPause = 0.001, time.Millisecond
 	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := o.Generate(ctx, pipeline.Request{ID: "endless", Prompt: "hello", MaxTokens: 1 << 30})
+		ended <- err
+	}()
+	report := slowDump(t, o)
+	require.Contains(t, report.Trigger, `request "endless" has been running for `)
+	require.Len(t, report.Files, 6)
+	about, requests, err := ledger.Read(report.Ledger.Paths[0])
+	require.NoError(t, err)
+	require.Zero(t, about.Running)
+	require.Len(t, requests, 1)
+	r := requests[0]
+	require.Equal(t, "endless", r.ID)
+	require.True(t, r.Slow)
+	require.True(t, r.Unfinished)
+	require.Greater(t, r.DoneNS-r.ArrivedNS, time.Millisecond.Nanoseconds())
+	require.Nil(t, r.CriticalPath())
+	require.Len(t, r.Stages, 3)
+	require.Zero(t, r.Stages[0].DoneNS)
+	names := mergedNames(t, report)
+	require.Equal(t, 1, names["slow: endless"])
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	last, err := o.WaitProfile(t.Context(), "")
+	require.NoError(t, err)
+	require.Equal(t, "s1", last.Session, "one request, one dump")
+}
+
+// mergedNames counts the slices of requests in the merged trace by name.
+func mergedNames(t *testing.T, report *pipeline.ProfileReport) map[string]int {
+	t.Helper()
+	names := map[string]int{}
+	for _, f := range report.Pictures.Files {
+		if f.Kind != picture.KindMerged {
+			continue
+		}
+		_, err := trace.Read(t.Context(), f.Path, func(e *trace.Event) error {
+			if e.Phase == trace.Complete && e.Category == "request" {
+				names[e.Name]++
+			}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	return names
+}
+
+// Several requests stand in a step that does not end: one dump marks them all, those that wait for their turn included, and
+// says which worker could not give its part.
+func TestSlowRequestsInAStepThatDoesNotEnd(t *testing.T) {
+	gate := pipelinetest.NewGate(t)
+	o := flying(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtPrefill, 1)}, func(cfg *pipeline.Config) {
+		cfg.Profiler.RingSLOMS, cfg.MaxConcurrency, cfg.Limits.Dump = 20, 2, 2*time.Second
+	})
+	var requests sync.WaitGroup
+	for _, id := range []string{"one", "two", "three"} {
+		requests.Go(func() {
+			if _, err := o.Generate(t.Context(), pipeline.Request{ID: id, Prompt: "hello", MaxTokens: 5}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	gate.Reached()
+	report := slowDump(t, o)
+	require.Equal(t, profiler.StateFailed, report.Workers[0].State)
+	require.Contains(t, report.Workers[0].Error, "stage 0 (thinker): it has not come to the end of a step for 2s")
+	require.Len(t, report.Files, 4, "those of the others")
+	_, lines, err := ledger.Read(report.Ledger.Paths[0])
+	require.NoError(t, err)
+	require.Len(t, lines, 3)
+	waiting := 0
+	for _, r := range lines {
+		require.True(t, r.Slow && r.Unfinished, "%+v", r)
+		if r.EnteredNS == 0 {
+			waiting++
+			require.Empty(t, r.Stages)
+		}
+	}
+	require.Equal(t, 1, waiting, "one has not been let into the stages")
+	names := mergedNames(t, report)
+	for _, id := range []string{"one", "two", "three"} {
+		require.Equal(t, 1, names["slow: "+id], "%v", names)
+	}
+	gate.Open()
+	requests.Wait()
+}
+
+func TestCloseRightAfterASlowRequest(t *testing.T) {
+	o := slowly(t, nil)
 	generate(t, o, "slow")
 	require.NoError(t, o.Close())
 	paths, err := filepath.Glob(filepath.Join(o.ProfileDir(), "*.*"))

@@ -19,28 +19,17 @@ func (o *Omni) StartProfile(stages []int) (*ProfileReport, error) {
 // for them. While a session is active it fails with ErrProfileActive; settings that are wrong, or not for a start to
 // choose, fail with profiler.ErrSetting.
 func (o *Omni) StartProfileWith(ctx context.Context, options ProfileOptions) (*ProfileReport, error) {
-	report, err := o.startProfile(ctx, options)
-	if err != nil {
-		return nil, fmt.Errorf("start profile: %w", err)
-	}
-	return report, nil
+	return o.profileCall(ctx, "start profile", func(ctx context.Context) (*ProfileReport, error) {
+		return o.startProfile(ctx, options)
+	})
 }
 
 func (o *Omni) startProfile(ctx context.Context, options ProfileOptions) (*ProfileReport, error) {
-	if err := o.enter(); err != nil {
-		return nil, err
-	}
-	defer o.running.Done()
-	ctx, cancel := o.within(ctx)
-	defer cancel()
 	p := &o.profile
-	if err := p.take(ctx); err != nil {
+	if err := p.takeIdle(ctx); err != nil {
 		return nil, err
 	}
 	defer p.give()
-	if err := p.idle(); err != nil {
-		return nil, err
-	}
 	chosen, err := o.profiled(options.Stages)
 	if err != nil {
 		return nil, err
@@ -65,15 +54,6 @@ func (o *Omni) startProfile(ctx context.Context, options ProfileOptions) (*Profi
 	o.watchGPUs(session)
 	p.keep(session)
 	return p.report(session, nil), nil
-}
-
-// idle reports a session that is active.
-func (p *profileState) idle() error {
-	s := p.last()
-	if active := p.active(s); len(active) > 0 {
-		return fmt.Errorf("%w: session %s in stages %v; stop it first", ErrProfileActive, s.name, active)
-	}
-	return nil
 }
 
 // newSession finds the stages' workers, measures their clocks and names the session.

@@ -25,20 +25,12 @@ func (o *Omni) StopProfile(stages []int) (*ProfileReport, error) {
 // StopProfileWith is StopProfile with a choice of session, and of whether to wait. Collection ends between two steps; the
 // files are written while the model goes on, which WaitProfile waits for.
 func (o *Omni) StopProfileWith(ctx context.Context, options ProfileStopOptions) (*ProfileReport, error) {
-	report, err := o.stopProfile(ctx, options)
-	if err != nil {
-		return nil, fmt.Errorf("stop profile: %w", err)
-	}
-	return report, nil
+	return o.profileCall(ctx, "stop profile", func(ctx context.Context) (*ProfileReport, error) {
+		return o.stopProfile(ctx, options)
+	})
 }
 
 func (o *Omni) stopProfile(ctx context.Context, options ProfileStopOptions) (*ProfileReport, error) {
-	if err := o.enter(); err != nil {
-		return nil, err
-	}
-	defer o.running.Done()
-	ctx, cancel := o.within(ctx)
-	defer cancel()
 	p := &o.profile
 	if len(p.configs) == 0 {
 		return nil, profiler.ErrNotEnabled
@@ -239,23 +231,15 @@ func (s *profileSession) dirs(want func(profiler.Config) bool) []string {
 const endPoll = 50 * time.Millisecond
 
 // WaitProfile returns when a session is complete: the files of all workers, the ledger, the pictures. An empty name means
-// the current or last session, that of a slow request which has just ended included. One that is still active is waited for until somebody stops it, or until budgets have
-// ended it in all its workers, and then it is stopped.
+// the current or last session, that of a slow request which has just ended included. One that is still active is waited for
+// until somebody stops it, or until budgets have ended it in all its workers, and then it is stopped.
 func (o *Omni) WaitProfile(ctx context.Context, session string) (*ProfileReport, error) {
-	report, err := o.waitProfile(ctx, session)
-	if err != nil {
-		return nil, fmt.Errorf("wait for profile: %w", err)
-	}
-	return report, nil
+	return o.profileCall(ctx, "wait for profile", func(ctx context.Context) (*ProfileReport, error) {
+		return o.waitProfile(ctx, session)
+	})
 }
 
 func (o *Omni) waitProfile(ctx context.Context, session string) (*ProfileReport, error) {
-	if err := o.enter(); err != nil {
-		return nil, err
-	}
-	defer o.running.Done()
-	ctx, cancel := o.within(ctx)
-	defer cancel()
 	p := &o.profile
 	if session == "" {
 		if err := p.dumped(ctx); err != nil {

@@ -73,13 +73,14 @@ func (a *attempt) codes(p *part) []int64 {
 
 // report is the part's line in the response. The first stage has waited for the request's turn as well.
 func (p *part) report(r *request, first bool) StageReport {
+	l := &p.moments.ledger // the pumps have ended
 	report := StageReport{
 		ID: p.stage.id, Name: p.stage.name,
-		QueueMS:    float64(p.ledger.QueueNS) / 1e6,
-		ComputeMS:  float64(p.ledger.ComputeNS) / 1e6,
-		TransferMS: float64(p.ledger.TransferNS) / 1e6,
-		Tokens:     p.ledger.Tokens,
-		BytesOut:   p.ledger.BytesOut,
+		QueueMS:    float64(l.QueueNS) / 1e6,
+		ComputeMS:  float64(l.ComputeNS) / 1e6,
+		TransferMS: float64(l.TransferNS) / 1e6,
+		Tokens:     l.Tokens,
+		BytesOut:   l.BytesOut,
 	}
 	if p.kind.Final == family.Audio {
 		report.Tokens = int64(len(p.samples))

@@ -69,6 +69,8 @@ type request struct {
 	shown    atomic.Bool // the caller has seen an event
 	arrived  time.Time
 	entered  time.Time // let into the stages
+
+	watch watch // of the flight recorders
 }
 
 // run prepares a request, waits for its turn and runs it, once more if a worker died before anything was shown.
@@ -87,6 +89,8 @@ func (o *Omni) run(ctx context.Context, req Request, emit emit) (*Response, erro
 	if err := o.prepare(ctx, r); err != nil {
 		return fail(err)
 	}
+	o.watch(r)
+	defer o.unwatch(r)
 	select {
 	case o.gate <- struct{}{}:
 		defer func() { <-o.gate }()

@@ -73,7 +73,7 @@ type Config struct {
 	// RingSeconds, if it is not 0, makes every worker record from its start on into memory that holds the last so many
 	// seconds. Nothing is written until a dump is asked for. It needs the stream recorder.
 	RingSeconds float64
-	// RingSLOMS, if it is not 0, dumps the ring when a request has taken more milliseconds than that.
+	// RingSLOMS, if it is not 0, dumps the ring when a request has been running for more milliseconds than that.
 	RingSLOMS float64
 	// MergeProfiles makes, after each session, one trace of all workers and a page to look at.
 	MergeProfiles bool

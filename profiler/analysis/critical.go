@@ -19,7 +19,7 @@ type CriticalPath struct {
 	Parts    []PathPart    `json:"parts"`  // the longest first
 	Ops      []PathOp      `json:"ops"`    // the longest first
 	Requests []RequestPath `json:"requests"`
-	Failed   int           `json:"failed"` // requests that have no path
+	Failed   int           `json:"failed"` // requests that have no path: they failed or had not ended
 }
 
 // PathPart is one kind of part in one stage, over all requests.
@@ -140,7 +140,7 @@ func (s *Session) noPath(id string, failed int) error {
 	case id != "" && failed == 0:
 		return fmt.Errorf("session %s has no request %q", s.ID, id)
 	}
-	return fmt.Errorf("no request of session %s was completed: %d failed", s.ID, failed)
+	return fmt.Errorf("no request of session %s was completed: %d failed or had not ended", s.ID, failed)
 }
 
 // inSteps returns how much of a part its stage's steps cover and adds what operators took of that to opNS. Of a step that

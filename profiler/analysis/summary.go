@@ -79,7 +79,8 @@ type Summary struct {
 	E2EP50MS  float64 `json:"e2e_p50_ms"`
 	E2EP99MS  float64 `json:"e2e_p99_ms"`
 	Failed    int     `json:"failed"`
-	// Running and Unbooked count the requests that had not ended with the session, and those for which there was no room.
+	// Running and Unbooked count the requests that had not ended with the session, whether they are in Requests or not, and
+	// those for which there was no room.
 	Running  int   `json:"running"`
 	Unbooked int64 `json:"unbooked"`
 }
@@ -118,12 +119,14 @@ type StageSummary struct {
 
 // RequestSummary is where one request's time went.
 type RequestSummary struct {
-	ID        string        `json:"id"`
-	ArrivedNS int64         `json:"arrived_ns"`
-	E2EMS     float64       `json:"e2e_ms"`
-	Error     string        `json:"error,omitempty"`
-	Slow      bool          `json:"slow,omitempty"`
-	Stages    []RequestPart `json:"stages"`
+	ID        string  `json:"id"`
+	ArrivedNS int64   `json:"arrived_ns"`
+	E2EMS     float64 `json:"e2e_ms"`
+	Error     string  `json:"error,omitempty"`
+	Slow      bool    `json:"slow,omitempty"`
+	// Unfinished says that the request was running; its times are those until then.
+	Unfinished bool          `json:"unfinished,omitempty"`
+	Stages     []RequestPart `json:"stages"`
 }
 
 // RequestPart is a request in one stage.
@@ -152,11 +155,15 @@ func (s *Session) Summarise(top int) *Summary {
 	for i := range s.Requests {
 		r := summariseRequest(&s.Requests[i])
 		sum.Requests = append(sum.Requests, r)
-		if r.Error == "" {
+		switch {
+		case r.Unfinished:
+			sum.Running++
+		case r.Error != "":
+			sum.Failed++
+		default:
 			e2e = append(e2e, r.E2EMS)
 		}
 	}
-	sum.Failed = len(s.Requests) - len(e2e)
 	slices.Sort(e2e)
 	sum.E2EMeanMS, sum.E2EP50MS, sum.E2EP99MS = mean(e2e), median(e2e), quantile(0.99, e2e)
 	return sum
@@ -174,7 +181,8 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 	}
 	var present [][2]int64
 	for i := range s.Requests {
-		for _, part := range s.Requests[i].Stages {
+		r := &s.Requests[i]
+		for _, part := range r.Stages {
 			if part.ID != w.Stage {
 				continue
 			}
@@ -182,7 +190,11 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 			sum.Requests++
 			sum.Tokens += part.Tokens
 			sum.BytesOut += part.BytesOut
-			if from, to := max(part.ReceivedNS, w.StartNS), min(part.LastOutputNS, w.EndNS); part.ReceivedNS > 0 && from < to {
+			from, to := part.ReceivedNS, part.LastOutputNS
+			if r.Unfinished && part.DoneNS == 0 {
+				from, to = r.StageSpan(&part) // it may not have said that it has the request
+			}
+			if from, to := max(from, w.StartNS), min(to, w.EndNS); from < to {
 				present = append(present, [2]int64{from, to})
 			}
 		}
@@ -203,12 +215,12 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 }
 
 func summariseRequest(r *ledger.Request) RequestSummary {
-	sum := RequestSummary{ID: r.ID, ArrivedNS: r.ArrivedNS, E2EMS: ms(r.DoneNS - r.ArrivedNS), Error: r.Error, Slow: r.Slow, Stages: []RequestPart{}}
+	sum := RequestSummary{ID: r.ID, ArrivedNS: r.ArrivedNS, E2EMS: ms(r.DoneNS - r.ArrivedNS), Error: r.Error, Slow: r.Slow, Unfinished: r.Unfinished, Stages: []RequestPart{}}
 	for i := range r.Stages {
 		p := &r.Stages[i]
 		sum.Stages = append(sum.Stages, RequestPart{
 			Stage: p.ID, Name: p.Name, QueueMS: ms(p.QueueNS), WaitMS: ms(p.WaitNS), ComputeMS: ms(p.ComputeNS),
-			TransferMS: ms(p.TransferNS), Steps: p.Steps, Tokens: p.Tokens, Parts: p.Parts(),
+			TransferMS: ms(p.TransferNS), Steps: p.Steps, Tokens: p.Tokens, Parts: r.StageParts(p),
 		})
 	}
 	return sum

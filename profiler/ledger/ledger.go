@@ -2,7 +2,8 @@
 // received, computed and handed on, in Unix nanoseconds of the pipeline's clock.
 //
 // A pipeline keeps these times anyway. When a profile session ends it writes those of the requests that ended during the
-// session to one file, a line of JSON each after a line about the session; see [Path]. The file lies in a subfolder and
+// session to one file, a line of JSON each after a line about the session; see [Path]. A dump of the flight recorders has
+// those that were running, too. The file lies in a subfolder and
 // is no .json: analysers take every such file beside the traces for a trace.
 package ledger
 
@@ -44,13 +45,16 @@ type Request struct {
 	ArrivedNS int64 `json:"arrived_ns"`
 	EnteredNS int64 `json:"entered_ns"`
 	DoneNS    int64 `json:"done_ns"`
+	// Unfinished says that the request was running: DoneNS is when that was written down, and what stages had not said of
+	// it by then is 0.
+	Unfinished bool `json:"unfinished,omitempty"`
 	// PromptTokens is the length of the prompt.
 	PromptTokens int `json:"prompt_tokens"`
 	// Stages are those that the request needed, in the order of the data.
 	Stages []Stage `json:"stages"`
 	// Error says why the run failed; its times may be incomplete.
 	Error string `json:"error,omitempty"`
-	// Slow says that this is the request that was waited for: it took longer than ring_slo_ms.
+	// Slow says that this is a request that was waited for: it took longer than ring_slo_ms.
 	Slow bool `json:"slow,omitempty"`
 }
 

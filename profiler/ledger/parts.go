@@ -40,17 +40,34 @@ func (t *tiles) to(kind Kind, s *Stage, ns int64) {
 	t.at = ns
 }
 
-// Parts divides the request's time in the stage, from DispatchedNS to DoneNS, without gaps or overlaps.
-func (s *Stage) Parts() []Part {
-	t := tiles{at: s.DispatchedNS}
-	if s.DispatchedNS == 0 || s.DoneNS == 0 {
+// StageSpan is the request's time in one of its stages: from DispatchedNS to DoneNS, or to when it was written down that it
+// was still in there. It is 0, 0 if it never came there, or failed while it was there.
+func (r *Request) StageSpan(s *Stage) (startNS, endNS int64) {
+	endNS = s.DoneNS
+	if endNS == 0 && r.Unfinished {
+		endNS = r.DoneNS
+	}
+	if s.DispatchedNS == 0 || endNS == 0 {
+		return 0, 0
+	}
+	return s.DispatchedNS, endNS
+}
+
+// StageParts divides the StageSpan without gaps or overlaps. For a stage that is not done with the request they end with what
+// it has said last.
+func (r *Request) StageParts(s *Stage) []Part {
+	start, end := r.StageSpan(s)
+	if end == 0 {
 		return nil
 	}
-	t.to(Transfer, s, min(s.ReceivedNS, s.DoneNS))
-	t.to(Wait, s, min(s.ready(), s.DoneNS))
-	t.to(Queue, s, min(s.FirstComputeNS, s.DoneNS))
-	t.to(Compute, s, min(s.LastComputeNS, s.DoneNS))
-	t.to(Transfer, s, s.DoneNS)
+	t := tiles{at: start}
+	t.to(Transfer, s, min(s.ReceivedNS, end))
+	t.to(Wait, s, min(s.ready(), end))
+	t.to(Queue, s, min(s.FirstComputeNS, end))
+	t.to(Compute, s, min(s.LastComputeNS, end))
+	if s.DoneNS != 0 {
+		t.to(Transfer, s, end)
+	}
 	return t.parts
 }
 
@@ -73,9 +90,9 @@ func (s *Stage) HandOver(from *Stage) (outNS, inNS int64) {
 
 // CriticalPath divides the request's whole time, from ArrivedNS to DoneNS, by what its end was waiting for: back from the
 // result, each stage counts from the moment at which it had its last input, and before that the stage that gave it. The
-// parts follow each other without gaps, so they sum up to the time of the request. It is nil for a run that failed.
+// parts follow each other without gaps, so they sum up to the time of the request. It is nil for a run without a result.
 func (r *Request) CriticalPath() []Part {
-	if r.Error != "" || len(r.Stages) == 0 {
+	if r.Error != "" || r.Unfinished || len(r.Stages) == 0 {
 		return nil
 	}
 	last := 0

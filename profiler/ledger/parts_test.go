@@ -69,16 +69,32 @@ func TestPartsTileTheirTime(t *testing.T) {
 		tile(t, r.CriticalPath(), r.ArrivedNS, r.DoneNS)
 		for _, s := range r.Stages {
 			if s.DispatchedNS > 0 {
-				tile(t, s.Parts(), s.DispatchedNS, s.DoneNS)
+				tile(t, r.StageParts(&s), s.DispatchedNS, s.DoneNS)
 			} else {
-				require.Nil(t, s.Parts())
+				require.Nil(t, r.StageParts(&s))
 			}
 		}
 	}
-	talker := overlapping().Stages[1]
-	require.Equal(t, Part{Wait, 1, "talker", 121, 210}, talker.Parts()[1])
-	code2wav := overlapping().Stages[2]
-	require.Equal(t, Part{Wait, 2, "code2wav", 122, 810}, code2wav.Parts()[1])
+	r = overlapping()
+	require.Equal(t, Part{Wait, 1, "talker", 121, 210}, r.StageParts(&r.Stages[1])[1])
+	require.Equal(t, Part{Wait, 2, "code2wav", 122, 810}, r.StageParts(&r.Stages[2])[1])
+}
+
+// Of a request that runs, a stage's parts are those that are known, and it has no critical path yet.
+func TestPartsOfARequestThatRuns(t *testing.T) {
+	r := overlapping()
+	r.Unfinished = true
+	r.Stages[1].DoneNS = 0
+	r.Stages[2] = Stage{ID: 2, Name: "code2wav", From: []int{1}, DispatchedNS: 114}
+	require.Nil(t, r.CriticalPath())
+	tile(t, r.StageParts(&r.Stages[0]), 112, 505)
+	tile(t, r.StageParts(&r.Stages[1]), 113, 800)
+	require.Empty(t, r.StageParts(&r.Stages[2]))
+	start, end := r.StageSpan(&r.Stages[2])
+	require.Equal(t, []int64{114, 1000}, []int64{start, end})
+	r.Unfinished = false
+	_, end = r.StageSpan(&r.Stages[1])
+	require.Zero(t, end, "it failed there")
 }
 
 func tile(t *testing.T, parts []Part, start, end int64) {

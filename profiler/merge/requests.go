@@ -93,6 +93,9 @@ func (m *merger) request(all *track, stages map[int]*track, r *ledger.Request) e
 	if r.Error != "" {
 		args = trace.AppendText(append(args, `, "error": `...), r.Error)
 	}
+	if r.Unfinished {
+		args = append(args, `, "unfinished": true`...)
+	}
 	if r.Slow {
 		name, args = "slow: "+name, append(args, `, "slow": true`...)
 	}
@@ -102,14 +105,14 @@ func (m *merger) request(all *track, stages map[int]*track, r *ledger.Request) e
 	tids := map[int]int64{}
 	for i := range r.Stages {
 		s := &r.Stages[i]
-		parts := s.Parts()
-		if parts == nil {
+		start, end := r.StageSpan(s)
+		if end == 0 {
 			continue // the run failed before
 		}
 		args := fmt.Appendf(nil, `{"request": %s, "queue ms": %.3f, "wait ms": %.3f, "compute ms": %.3f, "transfer ms": %.3f, `,
 			trace.AppendText(nil, r.ID), ms(s.QueueNS), ms(s.WaitNS), ms(s.ComputeNS), ms(s.TransferNS))
 		args = fmt.Appendf(args, `"steps": %d, "tokens": %d, "bytes in": %d, "bytes out": %d}`, s.Steps, s.Tokens, s.BytesIn, s.BytesOut)
-		tid, err := m.slice(stages[s.ID], r.ID, s.DispatchedNS, s.DoneNS, args, parts, false)
+		tid, err := m.slice(stages[s.ID], r.ID, start, end, args, r.StageParts(s), false)
 		if err != nil {
 			return err
 		}
@@ -123,8 +126,10 @@ func (m *merger) request(all *track, stages map[int]*track, r *ledger.Request) e
 			if tids[from.ID] == 0 || tids[to.ID] == 0 || !slices.Contains(to.From, from.ID) || outNS == 0 || inNS == 0 {
 				continue
 			}
+			_, fromEnd := r.StageSpan(from)
+			_, toEnd := r.StageSpan(to)
 			err := m.arrow(
-				stages[from.ID].pid, tids[from.ID], min(outNS, from.DoneNS), stages[to.ID].pid, tids[to.ID], min(inNS, to.DoneNS))
+				stages[from.ID].pid, tids[from.ID], min(outNS, fromEnd), stages[to.ID].pid, tids[to.ID], min(inNS, toEnd))
 			if err != nil {
 				return err
 			}

@@ -23,7 +23,7 @@ func CriticalPath(w io.Writer, p *analysis.CriticalPath, limit int) error {
 	} else {
 		fmt.Fprintf(out, "session %s, %s, %s from end to end on average", p.Session, count(len(p.Requests), "request"), duration(p.E2EMS/float64(len(p.Requests))))
 		if p.Failed > 0 {
-			fmt.Fprintf(out, ", %d failed", p.Failed)
+			fmt.Fprintf(out, ", %d without a result", p.Failed)
 		}
 		fmt.Fprint(out, "\n\n")
 		t := table(out)

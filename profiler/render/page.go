@@ -159,7 +159,7 @@ func gpuCharts(drawn *charts, gpus []*analysis.GPU) []chart {
 func cards(in PageInput) []card {
 	s := in.Summary
 	var list []card
-	if done := len(s.Requests) - s.Failed; done > 0 {
+	if s.E2EMeanMS > 0 {
 		list = append(list, card{"end to end, mean", duration(s.E2EMeanMS), fmt.Sprintf("p50 %s, p99 %s", duration(s.E2EP50MS), duration(s.E2EP99MS))})
 	}
 	if len(s.Requests) > 0 {
@@ -249,6 +249,9 @@ func waterfallRows(requests []analysis.RequestSummary) (rows []requestRow, ticks
 		row := requestRow{Text: "request " + r.ID, More: duration(r.E2EMS), First: true, Slow: r.Slow || r.Error != ""}
 		if r.Slow {
 			row.More += ", slow"
+		}
+		if r.Unfinished {
+			row.More += ", had not ended"
 		}
 		if r.Error != "" {
 			row.More += ", failed: " + r.Error

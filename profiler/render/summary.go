@@ -97,6 +97,9 @@ func waterfall(w io.Writer, requests []analysis.RequestSummary, limit int) {
 		if r.Slow {
 			note = "  slow"
 		}
+		if r.Unfinished {
+			note += "  had not ended"
+		}
 		if r.Error != "" {
 			note = "  failed: " + shorten(r.Error, 60)
 		}
