@@ -36,7 +36,7 @@ deps: ## check tools, install missing headers, fetch libtorch into .deps (once)
 build: deps ## libomni.so into build/lib, commands into bin
 	@scripts/build.sh
 
-test: ## everything that CI runs: lint, C++ and Go tests, demo
+test: ## everything that CI runs: lint, C++ and Go tests, sanitizers, CUDA build, demo, clients, trace viewers
 	@scripts/test.sh
 
 sanitize: deps ## package torch over the C++ library under address and undefined-behaviour sanitizers

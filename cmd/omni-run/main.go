@@ -1,11 +1,12 @@
 // Command omni-run runs an any-to-any model from the command line.
 //
 // Without a subcommand it takes prompts, opens the model as a pipeline of worker processes, writes the text and the
-// speech of every request to files, and records a profile of each stage if asked to. Subcommands make a random
-// checkpoint to try it with and list the machine's GPUs.
+// speech of every request to files, and records a profile of each stage if asked to. Subcommands serve the model over
+// HTTP, load such a server, control and read profiles, make a random checkpoint to try it with and list the machine's
+// GPUs; the table in app.go has them all.
 //
-// The command is a thin layer: package pipeline does the work, this one reads flags and prompts, shows progress and
-// writes results. What programs read goes to standard output, everything else to standard error. Actions return
+// The command is a thin layer: packages pipeline, api and profiler do the work, this one reads flags and prompts, shows
+// progress and writes results. What programs read goes to standard output, everything else to standard error. Actions return
 // errors; main alone turns them into an exit code: 0 when all requests are done, 1 when some failed, 2 for a mistake
 // in the command line, 130 after an interrupt.
 package main

@@ -4,7 +4,7 @@
 // A checkpoint is described by three layers of plain data:
 //
 //   - a preset (presets.go) names every dimension of every network;
-//   - a family (qwen2_5_omni.go) turns a preset into config files (configs.go) and a list of tensors, each with a shape
+//   - a family (qwen2_5_omni.go) turns a preset into config files (config_omni.go) and a list of tensors, each with a shape
 //     and a distribution (tensors*.go);
 //   - the writer (write.go, safetensors.go) streams those tensors to disk and puts the folder in place atomically.
 //
