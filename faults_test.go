@@ -7,7 +7,7 @@ import (
 )
 
 // faults is everything that is known to go wrong in use, and the test that makes it go wrong with real processes. Those in
-// pipeline and cmd/omni-run have scripted engines (package pipelinetest), those in cmd/omni-worker the real ones.
+// pipeline, api and cmd/omni-run have scripted engines (package pipelinetest), those in cmd/omni-worker the real ones.
 var faults = []struct {
 	what  string
 	tests []string // package.Test
@@ -38,6 +38,7 @@ var faults = []struct {
 	{"a request is cancelled in every stage, or its reader leaves", []string{
 		"pipeline.TestCancelInEveryStage", "pipeline.TestBreakingOutOfAStreamCancelsIt", "cmd/omni-worker.TestCancelledRequestLeavesNothingBehind",
 	}},
+	{"a client of the server goes away", []string{"api.TestAClientThatGoesAwayIsInNoFurtherStep", "api.TestSoak"}},
 	{"opening is cancelled, or the pipeline closed under requests", []string{"pipeline.TestOpenCanBeCancelledWhileLoading", "pipeline.TestCloseEndsRequestsAndRefusesNewOnes"}},
 	{"an engine fails one sequence of a batch", []string{"pipeline.TestErrorOfOneSequenceConcernsItAlone"}},
 	{"a reader is slow", []string{"pipeline.TestSlowReaderHoldsUpItsOwnRequestOnly"}},

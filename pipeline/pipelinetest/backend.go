@@ -94,7 +94,11 @@ func (b *Backend) OpenEngine(config json.RawMessage) (worker.Engine, error) {
 	if err := b.faults.at(AtOpen); err != nil {
 		return nil, err
 	}
-	return &engine{model: model, script: b.script, faults: b.faults, sequences: map[uint64]*sequence{}}, nil
+	stepper, err := underStepper(b.script.Stepper)
+	if err != nil {
+		return nil, err
+	}
+	return &engine{model: model, script: b.script, faults: b.faults, stepper: stepper, sequences: map[uint64]*sequence{}}, nil
 }
 
 // StartRecorder implements worker.Backend: it records the steps and the scopes between them.

@@ -35,6 +35,7 @@ type engine struct {
 	model     string
 	script    Script
 	faults    *faults
+	stepper   *stepped
 	sequences map[uint64]*sequence
 }
 
@@ -132,6 +133,9 @@ func (e *engine) Step(ids []uint64) ([]worker.Result, error) {
 		if e.sequences[id] == nil {
 			return nil, message.Errorf(message.NotFound, "sequence %d does not run", id)
 		}
+	}
+	if err := e.stepper.begin(e.model, ids); err != nil {
+		return nil, err
 	}
 	time.Sleep(e.script.Step) // stands for computing
 	results := make([]worker.Result, len(ids))
@@ -252,7 +256,7 @@ func (e *engine) Close() error {
 	if len(e.sequences) > 0 {
 		return fmt.Errorf("%d sequences were not released", len(e.sequences))
 	}
-	return nil
+	return e.stepper.close()
 }
 
 // letter is the thinker's token number i for a prompt.

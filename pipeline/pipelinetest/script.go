@@ -68,6 +68,8 @@ type Script struct {
 	Part   time.Duration `json:"part"`  // time that a part takes
 	Ahead  time.Duration `json:"ahead"` // by which the worker's clock is ahead of the pipeline's
 	Faults []Fault       `json:"faults"`
+	// Stepper is the Path of a Stepper; empty for none.
+	Stepper string `json:"stepper"`
 }
 
 // scriptVariable holds the scripts of all stages in the environment of the workers.
