@@ -32,6 +32,7 @@ const (
 	codeBusy         code = "conflict"
 	codeTooLarge     code = "request_too_large"
 	codeMediaType    code = "unsupported_media_type"
+	codePrecondition code = "precondition_failed"
 	codeRange        code = "range_not_satisfiable"
 	codeQueueFull    code = "rate_limit_exceeded"
 	codeGone         code = "client_closed_request"
@@ -59,6 +60,7 @@ var statuses = map[code]struct {
 	codeBusy:         {http.StatusConflict, "invalid_request_error"},
 	codeTooLarge:     {http.StatusRequestEntityTooLarge, "invalid_request_error"},
 	codeMediaType:    {http.StatusUnsupportedMediaType, "invalid_request_error"},
+	codePrecondition: {http.StatusPreconditionFailed, "invalid_request_error"},
 	codeRange:        {http.StatusRequestedRangeNotSatisfiable, "invalid_request_error"},
 	codeQueueFull:    {http.StatusTooManyRequests, "rate_limit_error"},
 	codeGone:         {statusClientGone, "invalid_request_error"},
@@ -136,7 +138,7 @@ func classify(err error) *failure {
 	}
 	var routing *echo.HTTPError
 	if errors.As(err, &routing) {
-		return classifyRouting(routing)
+		return failedWith(routing.Code)
 	}
 	for _, s := range sentinels {
 		if errors.Is(err, s.is) {
@@ -147,17 +149,6 @@ func classify(err error) *failure {
 		return &failure{code: c, err: err}
 	}
 	return &failure{code: codeInternal, err: err}
-}
-
-// classifyRouting is for the errors that echo itself makes.
-func classifyRouting(e *echo.HTTPError) *failure {
-	switch e.Code {
-	case http.StatusNotFound:
-		return fail(codeNotFound, "there is no such route; GET /openapi.json lists those that there are")
-	case http.StatusMethodNotAllowed:
-		return fail(codeMethod, "this route does not take this method; the Allow header lists those that it takes")
-	}
-	return &failure{code: codeInternal, err: e}
 }
 
 // errorBody is an error in OpenAI's shape.

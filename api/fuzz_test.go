@@ -100,7 +100,7 @@ func check(t *testing.T, handler http.Handler, request *http.Request) {
 	if answer.Code >= 500 && !meant[answer.Code] {
 		t.Fatalf("%s %q: %d %s", request.Method, request.URL, answer.Code, answer.Body)
 	}
-	if answer.Code >= 400 && !strings.HasPrefix(request.URL.Path, "/page/") { // whose files are served by net/http
+	if answer.Code >= 400 {
 		var e apiError
 		if err := json.Unmarshal(answer.Body.Bytes(), &e); err != nil || e.Error.Message == "" || e.Error.Code == "" {
 			t.Fatalf("%s %q: %d is no error: %s", request.Method, request.URL, answer.Code, answer.Body)

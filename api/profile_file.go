@@ -69,6 +69,7 @@ func (s *Server) sendFile(c echo.Context, session *archive.Session, name string)
 	header.Set(echo.HeaderContentDisposition, mime.FormatMediaType(disposition, map[string]string{"filename": as}))
 	header.Set("Cache-Control", "private, no-cache")
 	header.Set("ETag", fmt.Sprintf(`"%x-%x"`, info.ModTime().UnixNano(), info.Size()))
-	http.ServeContent(c.Response(), c.Request(), name, info.ModTime(), file)
-	return nil
+	return fromLibrary(c, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, name, info.ModTime(), file)
+	}))
 }

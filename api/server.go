@@ -60,6 +60,8 @@ type route struct {
 
 // routes is the table of all endpoints. Those of the second part exist only where a profiler is configured.
 func (s *Server) routes() []route {
+	files := page.Handler()
+	showPage := func(c echo.Context) error { return fromLibrary(c, files) }
 	table := []route{
 		{http.MethodPost, "/v1/chat/completions", keyAPI, s.admit(s.chatCompletions)},
 		{http.MethodPost, "/v1/audio/speech", keyAPI, s.admit(s.speech)},
@@ -70,8 +72,8 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/metrics", keyAPI, s.metrics.serve},
 		{http.MethodGet, "/openapi.json", keyAPI, s.openAPIDocument},
 		{http.MethodGet, "/stages", keyAPI, s.stages},
-		{http.MethodGet, "/", keyPage, echo.WrapHandler(page.Handler())},
-		{http.MethodGet, "/page/*", keyPage, echo.WrapHandler(page.Handler())},
+		{http.MethodGet, "/", keyPage, showPage},
+		{http.MethodGet, "/page/*", keyPage, showPage},
 	}
 	if s.cfg.Profiler == nil {
 		return table

@@ -151,6 +151,22 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 	require.Equal(t, "method_not_allowed", failure(t, answer, 405).Error.Code)
 	require.Contains(t, answer.Header().Get("Allow"), "GET")
 	require.Equal(t, 404, s.do("POST", "/start_profile", "").Code, "there is no profiler")
+	require.Equal(t, "not_found", failure(t, s.do("GET", "/page/nothing.js", ""), 404).Error.Code)
+	failure(t, s.do("POST", "/page/main.js", ""), 405)
+}
+
+// What is no HTTP never gets to this package: the library answers in a word, and closes.
+func TestWhatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
+	address, _ := serveOn(t, newServer(t, nil))
+	for request, status := range map[string]string{
+		"nonsense\r\n\r\n":                        "400 Bad Request",
+		"GET /health HTTP/1.1\r\n\r\n":            "400 Bad Request", // no Host
+		"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n":    "400 Bad Request",
+		"GET /health HTTP/3.0\r\nHost: x\r\n\r\n": "505 HTTP Version Not Supported",
+		"GET /health HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 1<<17) + "\r\n\r\n": "431 Request Header Fields Too Large",
+	} {
+		require.True(t, strings.HasPrefix(exchange(t, address, request), "HTTP/1.1 "+status), "%.40q", request)
+	}
 }
 
 func TestKeys(t *testing.T) {
