@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a build with TAGS=cuda needs besides scripts/deps.sh, which calls this: a few header files (400 KB). With
-# CUDA_LIBS=1 also the CUDA libraries that libtorch_cuda.so needs to run (2.1 GB), at the versions that libtorch names.
+# What a build with TAGS=cuda needs besides scripts/deps.sh, which calls this: a few header files (400 KB), and with
+# CUDA_LIBS=1 the CUDA libraries that libtorch_cuda.so needs to run (2.1 GB to fetch, 3 GB on disk), at the versions that
+# libtorch names.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -9,42 +10,47 @@ source "$(dirname "$0")/lib.sh"
 crt_version=13.2.86
 nvtx_version=13.2.86
 include=$OMNI_CUDA_DIR/include
+deps=$ROOT/.deps
 
 have_headers() {
   [[ -e $include/cupti.h && -e $include/cuda_runtime_api.h && -e $include/crt/host_defines.h && -e $include/nvtx3/nvToolsExt.h ]]
 }
 
-# pip replaces whole folders of its target, and nvidia/ is shared by many packages: so each set of packages is put into
-# a folder of its own and copied from there.
-mkdir -p "$ROOT/.deps"
+# fetch FOLDER WHAT PIP_ARGUMENT...: packages into a folder of their own in .deps, unless they are there, and links from
+# where libtorch and compilers look for them. The folder gets its name when it is whole, and each link is made at once: what
+# is interrupted begins anew.
 fetch() {
-  local what=$1 into
-  shift
-  echo "fetching $what into .deps (once)"
-  into=$(mktemp -d "$ROOT/.deps/fetch.XXXXXX")
-  # shellcheck disable=SC2064 # the folder of now
-  trap "rm -rf '$into'" EXIT
-  python3 -m pip install --quiet --no-deps --target "$into" "$@" || die "could not fetch $what"
-  cp -rn "$into/nvidia" "$ROOT/.deps/"
-  rm -rf "$into"
+  local folder=$deps/$1 what=$2
+  shift 2
+  exec 9>"$deps/.fetching" && flock 9 # other trees may share .deps
+  if [[ ! -e $folder/packages || $(<"$folder/packages") != "$*" ]]; then
+    echo "fetching $what into .deps (once)"
+    rm -rf "$folder" "$folder.tmp"
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
+      python3 -m pip install --quiet --no-cache-dir --target "$folder.tmp" "$@" ||
+      { rm -rf "$folder.tmp" && die "could not fetch $what"; }
+    printf '%s\n' "$*" >"$folder.tmp/packages"
+    mv "$folder.tmp" "$folder"
+  fi
+  mkdir -p "$deps/nvidia"
+  cp -rlf "$folder/nvidia/." "$deps/nvidia/"
+  exec 9>&-
 }
 
 if ! have_headers; then
-  [[ $OMNI_CUDA_DIR == "$ROOT/.deps/nvidia/cu13" ]] ||
+  [[ $OMNI_CUDA_DIR == "$deps/nvidia/cu13" ]] ||
     die "OMNI_CUDA_DIR=$OMNI_CUDA_DIR has no CUDA headers: include/cupti.h, cuda_runtime_api.h, crt/host_defines.h and nvtx3/nvToolsExt.h are needed"
-  fetch "the CUDA headers" "nvidia-cuda-crt==$crt_version" "nvidia-nvtx==$nvtx_version"
+  fetch cuda_headers "the CUDA headers" --no-deps "nvidia-cuda-crt==$crt_version" "nvidia-nvtx==$nvtx_version"
   have_headers || die "the CUDA packages did not hold their headers where they were expected ($include)"
 fi
 
-if [[ ${CUDA_LIBS:-0} == 1 && ! -e $ROOT/.deps/.cuda_libs ]]; then
+if [[ ${CUDA_LIBS:-0} == 1 ]]; then
+  [[ $OMNI_TORCH_DIR == "$deps/torch" ]] ||
+    die "CUDA_LIBS=1 fetches the libraries of the libtorch in .deps, and OMNI_TORCH_DIR=$OMNI_TORCH_DIR is another one: install those that it needs"
   # As libtorch's own package lists them, conditions cut off.
-  mapfile -t packages < <(sed -nE 's/^Requires-Dist: ((cuda-toolkit|nvidia-)[^;]*[^; ]) *(;.*)?$/\1/p' .deps/torch-*.dist-info/METADATA)
+  version=$(sed -nE "s/^__version__ = '([^'+]*).*/\1/p" "$deps/torch/version.py")
+  mapfile -t packages < <(sed -nE 's/^Requires-Dist: ((cuda-toolkit|nvidia-)[^;]*[^; ]) *(;.*)?$/\1/p' "$deps/torch-$version.dist-info/METADATA")
   ((${#packages[@]} > 0)) || die "libtorch's package in .deps does not say which CUDA libraries it needs"
-  # cuda-toolkit is only a list of packages, so its dependencies are wanted.
-  echo "fetching the CUDA libraries into .deps (2.1 GB, once)"
-  into=$(mktemp -d "$ROOT/.deps/fetch.XXXXXX")
-  trap 'rm -rf "$into"' EXIT
-  python3 -m pip install --quiet --target "$into" "${packages[@]}" || die "could not fetch the CUDA libraries"
-  cp -rn "$into/nvidia" "$ROOT/.deps/"
-  touch "$ROOT/.deps/.cuda_libs"
+  # With their dependencies: cuda-toolkit is only a list of packages.
+  fetch cuda_libs "the CUDA libraries (2.1 GB)" "${packages[@]}"
 fi

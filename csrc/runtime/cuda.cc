@@ -67,12 +67,25 @@ std::string open_driver(CudaState& found) {
   return number == 0 ? "the NVIDIA driver shows none (CUDA_VISIBLE_DEVICES may hide them)" : "";
 }
 
+// Why the CUDA runtime, which libtorch_cpu.so has loaded, cannot use the driver; empty if it can. libtorch only warns of that
+// and then has no devices.
+std::string runtime_error() {
+  const auto count = symbol<int (*)(int*)>(RTLD_DEFAULT, "cudaGetDeviceCount");
+  const auto text = symbol<const char* (*)(int)>(RTLD_DEFAULT, "cudaGetErrorString");
+  if (count == nullptr || text == nullptr) return "";
+  int devices = 0;
+  const int error = count(&devices);
+  return error == 0 ? "" : text(error);
+}
+
 // Opens libtorch's part. It fills a table through which libtorch asks for CUDA.
 std::string open_torch(CudaState& found) {
   if (dlopen(kTorchLibrary, RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     return "libtorch's CUDA part cannot be opened (" + last_dl_error() +
            "); \"make deps TAGS=cuda CUDA_LIBS=1\" fetches the CUDA libraries";
   }
+  if (const std::string error = runtime_error(); !error.empty())
+    return "the CUDA runtime cannot use the NVIDIA driver: cudaGetDeviceCount: " + error;
   try {
     if (!at::hasCUDA())
       return "libtorch's CUDA part did not register (was CUDA asked for before it was opened?)";
