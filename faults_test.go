@@ -14,7 +14,10 @@ var faults = []struct {
 }{
 	{"a worker is killed while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart"}},
 	{"a worker is killed at admission, in prefill, in decode, while it is fed, while it hands on", []string{"pipeline.TestRequestIsRunAgainAfterADeath", "pipeline.TestDeathInsideAMessageIsADeath", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
-	{"a worker is killed while it is profiled", []string{"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissedAndCanBeRepaired"}},
+	{"a worker is killed while it is profiled: idle, as it begins to record, in a recorded step, while it writes its files", []string{
+		"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissedAndCanBeRepaired",
+		"pipeline.TestWorkerIsKilledAtEveryPointOfASession",
+	}},
 	{"a worker is killed again and again", []string{"pipeline.TestRequestIsRunAgainOnlyOnce", "cmd/omni-run.TestAWorkerThatKeepsDyingFailsItsRequestsByName"}},
 	{"a worker dies after the caller has seen something", []string{"pipeline.TestDeathFailsWhatHasBeenShown"}},
 	{"a worker is told to end from outside", []string{"pipeline.TestTerminatedWorkerComesBack", "pipeline.TestTerminatedWorkerLeavesItsFiles"}},
@@ -32,6 +35,9 @@ var faults = []struct {
 	}},
 	{"the parent is killed", []string{"pipeline.TestNoWorkerOutlivesItsParent"}},
 	{"SIGINT and SIGTERM in every phase, and a second one", []string{"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase", "cmd/omni-run.TestTheSecondSignalStopsAtOnce"}},
+	{"profile control comes into a flood of requests", []string{"pipeline.TestProfileControlIsNotDelayedByRequests", "pipeline/worker.TestProfileControlComesBeforeQueuedInput"}},
+	{"a request never ends", []string{"pipeline.TestRequestThatNeverEndsDumpsTheFlightRecorders", "pipeline.TestSlowRequestsInAStepThatDoesNotEnd"}},
+	{"the clocks of workers differ from the pipeline's", []string{"pipeline.TestLedgerOfWorkersWithOtherClocks", "pipeline.TestMergedTraceOfWorkersWithOtherClocks"}},
 	{"the output or profile folder is missing, a file, read-only, full", []string{"cmd/omni-run.TestFoldersThatCannotBeWritten", "pipeline.TestFullDiskOfOneStage"}},
 	{"a limit of memory is hit while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestMemoryLimitWhileLoadingIsAnErrorOfAStage"}},
 	{"a checkpoint is cut short", []string{"cmd/omni-worker.TestTruncatedCheckpointIsAnErrorOfAStage"}},

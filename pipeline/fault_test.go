@@ -325,12 +325,20 @@ func TestWorkerThatCannotComeBackFailsWhoeverWaits(t *testing.T) {
 }
 
 func TestWorkerThatIgnoresStoppingIsKilled(t *testing.T) {
-	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: fault(pipelinetest.AtDecode, pipelinetest.Hang)})
+	gate := pipelinetest.NewGate(t)
+	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtDecode, 1)})
 	cfg.Limits.Drain, cfg.Limits.Terminate = 50*time.Millisecond, 50*time.Millisecond
 	o := pipelinetest.Open(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if _, err := o.Generate(ctx, pipeline.Request{Prompt: "hang"}); err == nil {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := o.Generate(ctx, pipeline.Request{Prompt: "hang"})
+		ended <- err
+	}()
+	gate.Reached()
+	cancel()
+	if err := <-ended; err == nil {
 		t.Error("a request ended in a worker that hangs")
 	}
 	pids := []int{}
@@ -350,7 +358,8 @@ func TestWorkerThatIgnoresStoppingIsKilled(t *testing.T) {
 
 // Whoever stops a worker from outside stops its requests, which are run again.
 func TestTerminatedWorkerComesBack(t *testing.T) {
-	o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 2 * time.Millisecond}}))
+	gate := pipelinetest.NewGate(t)
+	o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtDecode, 5)}))
 	type result struct {
 		response *pipeline.Response
 		err      error
@@ -360,8 +369,12 @@ func TestTerminatedWorkerComesBack(t *testing.T) {
 		r, err := o.Generate(t.Context(), pipeline.Request{Prompt: "terminated", MaxTokens: 100})
 		ended <- result{r, err}
 	}()
-	time.Sleep(60 * time.Millisecond) // any state of the request is a fair one
+	gate.Reached()
 	pipelinetest.Signal(t, o, 0, syscall.SIGTERM)
+	gate.Open()
+	restarted(t, o, 0, 1)
+	gate.Reached()
+	gate.Open()
 	got := <-ended
 	if got.err != nil {
 		t.Fatal(got.err)

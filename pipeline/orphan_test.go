@@ -46,11 +46,12 @@ func parentOfOrphans() {
 	}
 }
 
-// The workers include one that hangs in a step and one that is stopped, which no message can reach.
+// The workers include one that stands in a step and one that is stopped, which no message can reach.
 func TestNoWorkerOutlivesItsParent(t *testing.T) {
+	talker, code2wav := pipelinetest.NewGate(t), pipelinetest.NewGate(t)
 	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{
-		pipelinetest.Talker:   {Faults: []pipelinetest.Fault{{At: pipelinetest.AtDecode, Do: pipelinetest.Hang}}},
-		pipelinetest.Code2Wav: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtFeed, Do: pipelinetest.Freeze}}},
+		pipelinetest.Talker:   talker.Script(pipelinetest.AtDecode, 1),
+		pipelinetest.Code2Wav: code2wav.Script(pipelinetest.AtAdmit, 1),
 	})
 	text, err := json.Marshal(orphans{Path: cfg.WorkerPath, Env: cfg.WorkerEnv})
 	if err != nil {
@@ -77,7 +78,11 @@ func TestNoWorkerOutlivesItsParent(t *testing.T) {
 		cmd.Process.Kill()
 		t.Fatalf("got %q, want three pids (%v)", line, err)
 	}
-	time.Sleep(100 * time.Millisecond) // for the request to reach the stages; any state is a fair one to be killed in
+	talker.Reached()
+	code2wav.Reached()
+	if err := syscall.Kill(pids[2], syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -38,13 +38,51 @@ func TestTerminatedWorkerLeavesItsFiles(t *testing.T) {
 	report, err := o.StopProfile(nil)
 	require.NoError(t, err)
 	require.Len(t, report.Files, 6)
-	w := report.Workers[1]
-	require.Equal(t, profiler.StateDone, w.State)
-	require.Equal(t, profiler.EndShutdown, w.Ended)
-	require.Empty(t, w.Missing)
-	names, _ := readTrace(t, report, 1)
-	require.EqualValues(t, w.Steps, names["ProfilerStep"])
-	require.Positive(t, w.Steps)
+	for stage, w := range report.Workers {
+		require.Equal(t, profiler.StateDone, w.State)
+		require.Equal(t, []string{profiler.EndStop, profiler.EndShutdown, profiler.EndStop}[stage], w.Ended)
+		require.Empty(t, w.Missing)
+		names, _ := readTrace(t, report, stage)
+		require.EqualValues(t, w.Steps, names["ProfilerStep"])
+		require.Positive(t, w.Steps)
+	}
+}
+
+// A worker is killed at each point of a session: as it begins to record, inside a recorded step, as it writes its files. The
+// session begins in no stage in the first case; in the others it ends with what the other workers have recorded.
+func TestWorkerIsKilledAtEveryPointOfASession(t *testing.T) {
+	for _, at := range []pipelinetest.Point{pipelinetest.AtProfile, pipelinetest.AtDecode, pipelinetest.AtWrite} {
+		t.Run(string(at), func(t *testing.T) {
+			o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Talker: once(t, at, 1, pipelinetest.Kill)}, nil)
+			_, err := o.StartProfile(nil)
+			if at == pipelinetest.AtProfile {
+				require.ErrorIs(t, err, pipeline.ErrWorkerDied)
+				require.ErrorContains(t, err, "stage 1 (talker)")
+				restarted(t, o, 1, 1)
+				_, err = o.StartProfile(nil)
+			}
+			require.NoError(t, err)
+			generate(t, o, "one")
+			_, err = o.StopProfile(nil)
+			require.NoError(t, err)
+			report, err := o.WaitProfile(t.Context(), "")
+			require.NoError(t, err)
+			for stage, w := range report.Workers {
+				if stage == 1 && at != pipelinetest.AtProfile {
+					require.Equal(t, profiler.StateFailed, w.State)
+					require.Contains(t, w.Error, "killed by signal 9")
+					require.Len(t, w.Missing, 2)
+					continue
+				}
+				require.Equal(t, profiler.StateDone, w.State)
+				names, _ := readTrace(t, report, stage)
+				require.Positive(t, names["ProfilerStep"])
+			}
+			restarted(t, o, 1, 1)
+			_, err = o.StartProfile(nil)
+			require.NoError(t, err, "the next session begins everywhere")
+		})
+	}
 }
 
 func TestKilledWorkerIsMissedAndCanBeRepaired(t *testing.T) {

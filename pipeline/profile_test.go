@@ -1,11 +1,11 @@
 package pipeline_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,49 +129,74 @@ func TestProfileRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
-// Profile control does not wait for what the stages are doing, nor for what is queued for them.
+// Profile control does not wait for what the stages are doing, nor for what is queued for them. While the thinker stands in a
+// step a flood of requests comes, and then the start of a session: it begins with the next step. So does the stop end it.
 func TestProfileControlIsNotDelayedByRequests(t *testing.T) {
-	o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Step: 5 * time.Millisecond}}, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	ended := make(chan struct{})
-	for range 12 {
+	const flood, tokens = 100, 10
+	inStep, later := pipelinetest.NewGate(t), pipelinetest.NewGate(t) // the second when the flood is being worked on
+	start, stop := pipelinetest.NewGate(t), pipelinetest.NewGate(t)
+	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Faults: []pipelinetest.Fault{
+		inStep.Fault(pipelinetest.AtDecode, 2), later.Fault(pipelinetest.AtDecode, flood*tokens/2),
+		start.Fault(pipelinetest.AtControl, 1), stop.Fault(pipelinetest.AtControl, 2),
+	}}})
+	cfg.Profiler, cfg.MaxConcurrency = profiler.FromDir(t.TempDir()), flood+1
+	o := pipelinetest.Open(t, cfg)
+	var requests sync.WaitGroup
+	ask := func() {
+		if _, err := o.Generate(t.Context(), pipeline.Request{Prompt: strings.Repeat("busy", 50), MaxTokens: tokens}); err != nil {
+			t.Error(err)
+		}
+	}
+	steps := func() int64 { return o.Load(t.Context())[0].Steps } // that have ended
+	// during does something while the thinker stands at a gate, and opens that when it has come to the worker.
+	during := func(gate, control *pipelinetest.Gate, do func([]int) (*pipeline.ProfileReport, error)) (before int64, report *pipeline.ProfileReport) {
+		before = steps()
+		done := make(chan error, 1)
 		go func() {
-			_, _ = o.Generate(ctx, pipeline.Request{Prompt: "busy", MaxTokens: 1 << 30}) // cancelled below
-			ended <- struct{}{}
+			var err error
+			report, err = do(nil)
+			done <- err
 		}()
+		control.Reached()
+		control.Open()
+		steps() // is answered by the goroutine that has now put the message where the next step begins
+		gate.Open()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		return before, report
 	}
-	time.Sleep(50 * time.Millisecond) // any state of the requests is fair
-	began := time.Now()
-	if _, err := o.StartProfile(nil); err != nil {
-		t.Fatal(err)
+
+	requests.Go(ask)
+	inStep.Reached()
+	for range flood {
+		requests.Go(ask)
 	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the start took %v", took)
+	for o.Load(t.Context())[pipelinetest.StageCode2Wav].Sequences <= flood { // it is the last to be told of each
+		time.Sleep(time.Millisecond)
 	}
-	began = time.Now()
-	if _, err := o.StopProfile(nil); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the stop took %v", took)
-	}
-	cancel()
-	for range 12 {
-		<-ended
+	first, _ := during(inStep, start, o.StartProfile)
+	later.Reached()
+	last, report := during(later, stop, o.StopProfile)
+	requests.Wait()
+	// The step that the start came into is not recorded, that which the stop came into may be.
+	if recorded := report.Workers[0].Steps; recorded > last-first || recorded < last-first-1 {
+		t.Errorf("%d steps were recorded; the start came into number %d, the stop into number %d", recorded, first+1, last+1)
 	}
 }
 
 func TestProfileStatusOfAWorkerInsideALongStep(t *testing.T) {
-	o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtDecode, Do: pipelinetest.Hang}}}}, nil)
+	gate := pipelinetest.NewGate(t)
+	o := profiled(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtDecode, 1)}, nil)
 	if _, err := o.StartProfile([]int{0}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := o.Generate(ctx, pipeline.Request{Prompt: "hang"}); err == nil {
-		t.Error("a request ended in a worker that hangs")
-	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := o.Generate(t.Context(), pipeline.Request{Prompt: "stands"})
+		ended <- err
+	}()
+	gate.Reached()
 	status, err := o.ProfileStatus()
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +204,10 @@ func TestProfileStatusOfAWorkerInsideALongStep(t *testing.T) {
 	if w := status.Workers[0]; w.State != profiler.StateRecording || w.Error != "" {
 		t.Errorf("got %+v, want a worker that records", w)
 	}
-	pipelinetest.Signal(t, o, 0, syscall.SIGKILL)
+	gate.Open()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDeathOfAProfiledWorkerIsInTheReport(t *testing.T) {

@@ -157,50 +157,64 @@ func TestAWorkerThatKeepsDyingFailsItsRequestsByName(t *testing.T) {
 	require.Contains(t, fault["message"], "killed")
 }
 
+// A signal comes while a worker stands at a point of each phase, not at some time after the start.
 func TestSignalsStopCleanlyInEveryPhase(t *testing.T) {
-	slow := func(name string) map[string]pipelinetest.Script {
-		return map[string]pipelinetest.Script{name: {Step: 50 * time.Millisecond}}
+	type phase struct {
+		name, stage string
+		at          pipelinetest.Point
+		dies        bool // at the admission of the request, once
+		profile     bool
 	}
-	dies := pipelinetest.Fault{At: pipelinetest.AtPrefill, Do: pipelinetest.Kill}
-	tests := []struct {
-		name    string
-		scripts map[string]pipelinetest.Script
-		after   string
-		profile bool
-	}{
-		{"loading", map[string]pipelinetest.Script{pipelinetest.Thinker: {Parts: 1000, Part: 10 * time.Millisecond}}, "loading stage 0", false},
-		{"in the thinker", slow(pipelinetest.Thinker), "loaded 3 stages", false},
-		{"in the talker", slow(pipelinetest.Talker), "loaded 3 stages", false},
-		{"in code2wav", slow(pipelinetest.Code2Wav), "loaded 3 stages", false},
-		{"while profiled", slow(pipelinetest.Thinker), "loaded 3 stages", true},
-		{
-			"while a stage comes back",
-			map[string]pipelinetest.Script{pipelinetest.Talker: {Parts: 200, Part: 10 * time.Millisecond, Faults: []pipelinetest.Fault{dies}}},
-			"loaded 3 stages", false,
-		},
+	phases := []phase{
+		{name: "loading", stage: pipelinetest.Talker, at: pipelinetest.AtLoad},
+		{name: "admitting", stage: pipelinetest.Code2Wav, at: pipelinetest.AtAdmit},
+		{name: "prefilling", stage: pipelinetest.Thinker, at: pipelinetest.AtPrefill},
+		{name: "decoding in the thinker", stage: pipelinetest.Thinker, at: pipelinetest.AtDecode},
+		{name: "handing on to the talker", stage: pipelinetest.Talker, at: pipelinetest.AtFeed},
+		{name: "decoding in the talker", stage: pipelinetest.Talker, at: pipelinetest.AtDecode},
+		{name: "handing on to code2wav", stage: pipelinetest.Code2Wav, at: pipelinetest.AtFeed},
+		{name: "decoding in code2wav", stage: pipelinetest.Code2Wav, at: pipelinetest.AtDecode},
+		{name: "while profiled", stage: pipelinetest.Thinker, at: pipelinetest.AtDecode, profile: true},
+		{name: "writing a profile", stage: pipelinetest.Talker, at: pipelinetest.AtWrite, profile: true},
+		{name: "while a stage comes back", stage: pipelinetest.Talker, at: pipelinetest.AtLoad, dies: true},
 	}
-	for _, test := range tests {
+	for _, test := range phases {
 		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 			t.Run(fmt.Sprintf("%s, %v", test.name, signal), func(t *testing.T) {
-				args := []string{"--prompt", "one", "--max-tokens", "1000", "--format", "json"}
+				gate := pipelinetest.NewGate(t)
+				script := gate.Script(test.at, 1)
+				if test.dies { // the gate is for the worker that follows
+					died := filepath.Join(t.TempDir(), "died")
+					script.Faults[0].After = died
+					script.Faults = append(script.Faults, pipelinetest.Fault{At: pipelinetest.AtAdmit, Do: pipelinetest.Kill, Once: died})
+				}
+				args := []string{"--prompt", "one", "--max-tokens", "20", "--format", "json"}
 				profiles := t.TempDir()
 				if test.profile {
 					args = append(args, "--profile-dir", profiles)
 				}
-				p := startCommand(t, test.scripts, args...)
-				p.await(test.after)
+				p := startCommand(t, map[string]pipelinetest.Script{test.stage: script}, args...)
+				gate.Reached()
 				p.interrupt(signal)
+				p.await("stopping")
+				gate.Open()
 				got := p.end()
-				require.Equal(t, exitInterrupted, got.code, got.stderr)
-				require.Contains(t, got.stderr, "omni-run: interrupted")
-				require.Equal(t, "CANCELLED", got.object(t)["requests"].([]any)[0].(map[string]any)["error"].(map[string]any)["code"])
+				request := got.object(t)["requests"].([]any)[0].(map[string]any)
+				if test.at == pipelinetest.AtWrite { // what was asked for is done and written, all but the pictures
+					require.Zero(t, got.code, got.stderr)
+					require.Equal(t, pipelinetest.Expect("one", 20).Text, request["text"])
+				} else {
+					require.Equal(t, exitInterrupted, got.code, got.stderr)
+					require.Contains(t, got.stderr, "omni-run: interrupted")
+					require.Equal(t, "CANCELLED", request["error"].(map[string]any)["code"])
+				}
 				left, err := filepath.Glob(filepath.Join(profiles, "*.tmp"))
 				require.NoError(t, err)
 				require.Empty(t, left, "every profile file is complete")
 				if test.profile {
 					traces, err := filepath.Glob(filepath.Join(profiles, "*.pt.trace.json*"))
 					require.NoError(t, err)
-					require.NotEmpty(t, traces, "what had been recorded is kept")
+					require.Len(t, traces, 3, "what had been recorded is kept")
 				}
 			})
 		}

@@ -53,7 +53,7 @@ func runWorker() error {
 	defer stop()
 	b := &Backend{scripts: all, socket: socket}
 	// The copy of the descriptor keeps the connection open, so the end of Run is the end of the process.
-	return worker.Run(ctx, &shiftedConn{Conn: conn, scripts: all}, b, worker.Options{
+	return worker.Run(ctx, &scriptedConn{Conn: conn, scripts: all}, b, worker.Options{
 		ABI: message.ABI, Build: "pipelinetest", Lost: func(error) { os.Exit(0) },
 	})
 }

@@ -24,6 +24,7 @@ const (
 	AtFeed    Point = "feed"    // of a sequence: what another stage hands on arrives
 	AtPrefill Point = "prefill" // a step in which a sequence is new
 	AtDecode  Point = "decode"  // any other step
+	AtControl Point = "control" // the start or stop of a profile session has come, on the goroutine that receives
 	AtProfile Point = "profile" // the start of a recording
 	AtWrite   Point = "write"   // the files of a recording are about to be written, on a goroutine of its own
 )
@@ -59,6 +60,9 @@ type Fault struct {
 	// Once is a file that is created when the fault happens; while it exists the fault does not happen again, so that
 	// a worker that is started again works.
 	Once string `json:"once"`
+	// After is a file without which the fault does not happen, such as the Once of another: then it is for the worker that
+	// follows.
+	After string `json:"after"`
 }
 
 // Script says how the engine of a stage behaves.
@@ -91,7 +95,7 @@ func (f *faults) at(p Point) error {
 	call := f.seen[p]
 	f.mu.Unlock()
 	for _, fault := range f.list {
-		if fault.At != p || max(fault.Nth, 1) != call {
+		if fault.At != p || max(fault.Nth, 1) != call || !fault.due() {
 			continue
 		}
 		if fault.Once != "" {
@@ -108,6 +112,15 @@ func (f *faults) at(p Point) error {
 		}
 	}
 	return nil
+}
+
+// due reports whether what the fault comes after has happened.
+func (f *Fault) due() bool {
+	if f.After == "" {
+		return true
+	}
+	_, err := os.Stat(f.After)
+	return err == nil
 }
 
 func (f *faults) do(p Point, fault Fault) error {

@@ -9,17 +9,19 @@ import (
 	"github.com/omni-run/omni/pipeline/transport"
 )
 
-// shiftedConn gives a worker a clock that differs from its pipeline's: on their way out the worker's times become those of
-// the other clock, and on their way in those of the other clock become the worker's. By how much is in the script of the
-// engine, which is known once Open has come; nothing before that has a time. Recorders write files, and shift by themselves.
-type shiftedConn struct {
+// scriptedConn does to a worker's messages what the script of its engine says, which is known once Open has come.
+//
+// It gives the worker a clock that differs from its pipeline's: on their way out the worker's times become those of the other
+// clock, and on their way in those of the other clock become the worker's. Recorders write files, and shift by themselves.
+type scriptedConn struct {
 	transport.Conn
 	scripts map[string]Script
+	faults  *faults // at AtControl; for the receiving goroutine
 	aheadNS atomic.Int64
 }
 
 // Recv implements transport.Conn.
-func (c *shiftedConn) Recv() (message.Message, error) {
+func (c *scriptedConn) Recv() (message.Message, error) {
 	m, err := c.Conn.Recv()
 	if err != nil {
 		return nil, err
@@ -30,7 +32,11 @@ func (c *shiftedConn) Recv() (message.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.aheadNS.Store(c.scripts[model].Ahead.Nanoseconds())
+		script := c.scripts[model]
+		c.aheadNS.Store(script.Ahead.Nanoseconds())
+		c.faults = &faults{list: script.Faults, seen: map[Point]int{}, socket: -1}
+	case *message.ProfileStart, *message.ProfileStop:
+		return m, c.faults.at(AtControl)
 	case *message.Admit:
 		m.SentNS -= c.aheadNS.Load()
 	case *message.Feed:
@@ -40,7 +46,7 @@ func (c *shiftedConn) Recv() (message.Message, error) {
 }
 
 // Send implements transport.Conn. What the worker sends it does not look at again.
-func (c *shiftedConn) Send(ctx context.Context, m message.Message) error {
+func (c *scriptedConn) Send(ctx context.Context, m message.Message) error {
 	var times []*int64
 	switch m := m.(type) {
 	case *message.Pong:
