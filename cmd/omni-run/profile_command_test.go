@@ -117,7 +117,7 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"merge", t.TempDir()}, 1, "there are no traces in"},
 		{[]string{"merge", "/missing"}, 1, "no such file"},
 		{[]string{"summary", dir, "--json", "--csv"}, 2, "exclude each other"},
-		{[]string{"top", dir, "--by", "name"}, 2, `cannot be sorted by "name"; want self, total or calls`},
+		{[]string{"top", dir, "--by", "name"}, 2, `cannot be sorted by "name"; want self, total, calls or device`},
 		{[]string{"top", dir, "--stage", "7"}, 2, "no trace of stage 7"},
 		{[]string{"diff", dir}, 2, "got 1 arguments, want the folders before and after"},
 		{[]string{"diff", dir, dir, "--threshold", "much"}, 2, `--threshold is "much", want a percentage`},

@@ -92,15 +92,16 @@ func profileTopCommand(env *environment) *cli.Command {
 	return &cli.Command{
 		Name:      "top",
 		Usage:     "the operators that took the most time, stage by stage",
-		UsageText: "omni-run profile top DIR [--stage N] [--by self|total|calls] [--limit N] [--session NAME] [--json|--csv]",
-		Description: `Self is the time in an operator itself, total includes what it called. Shares refer to the time that the stage was busy.
+		UsageText: "omni-run profile top DIR [--stage N] [--by self|total|calls|device] [--limit N] [--session NAME] [--json|--csv]",
+		Description: `Self is the time in an operator itself, total includes what it called. Shares refer to the time that the stage was busy. What
+a GPU did has a table of its own, and a column that says for which operator.
 
 Examples:
   omni-run profile top ./profiles --stage 0 --limit 20
   omni-run profile top ./profiles --annotations --by total`,
 		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "stage", Value: -1, Usage: "`N` the only stage to list; default: all"},
-			&cli.StringFlag{Name: "by", Value: string(analysis.BySelf), Usage: "`ORDER` self (the default), total or calls"},
+			&cli.StringFlag{Name: "by", Value: string(analysis.BySelf), Usage: "`ORDER` self (the default), total, calls or device"},
 			&cli.IntFlag{Name: "limit", Value: 15, Usage: "`N` operators per stage (15), 0 for all"},
 			&cli.BoolFlag{Name: "annotations", Usage: "list steps and modules as well"},
 			sessionFlag(),
@@ -125,6 +126,13 @@ Examples:
 						}
 						fmt.Fprintf(env.stdout, "%s\n", w.Worker)
 						if err := render.Ops(env.stdout, w.Ops, w.BusyNS); err != nil {
+							return err
+						}
+						if len(w.DeviceOps) == 0 {
+							continue
+						}
+						fmt.Fprintf(env.stdout, "\n%s, on the GPU\n", w.Worker)
+						if err := render.DeviceOps(env.stdout, w.DeviceOps, w.DeviceNS); err != nil {
 							return err
 						}
 					}

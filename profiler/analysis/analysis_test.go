@@ -77,11 +77,11 @@ func TestWorkerInBothOrders(t *testing.T) {
 		require.EqualValues(t, 5_195_000, w.EndNS)
 		require.EqualValues(t, 140_000, w.BusyNS)
 		require.Equal(t, []int64{100_000, 40_000}, w.StepNS)
-		require.Equal(t, Op{"aten::addmm", "cpu_op", 2, 80_000, 80_000}, op(w, "aten::addmm"))
-		require.Equal(t, Op{"aten::linear", "cpu_op", 1, 50_000, 10_000}, op(w, "aten::linear"))
-		require.Equal(t, Op{"aten::to", "cpu_op", 2, 30_000, 20_000}, op(w, "aten::to"), "a call of itself counts as a call")
-		require.Equal(t, Op{"ProfilerStep", "user_annotation", 2, 140_000, 20_000}, op(w, "ProfilerStep"))
-		require.Equal(t, Op{"model.layer", "user_annotation", 1, 80_000, 0}, op(w, "model.layer"))
+		require.Equal(t, Op{Name: "aten::addmm", Category: "cpu_op", Calls: 2, TotalNS: 80_000, SelfNS: 80_000}, op(w, "aten::addmm"))
+		require.Equal(t, Op{Name: "aten::linear", Category: "cpu_op", Calls: 1, TotalNS: 50_000, SelfNS: 10_000}, op(w, "aten::linear"))
+		require.Equal(t, Op{Name: "aten::to", Category: "cpu_op", Calls: 2, TotalNS: 30_000, SelfNS: 20_000}, op(w, "aten::to"), "a call of itself counts as a call")
+		require.Equal(t, Op{Name: "ProfilerStep", Category: "user_annotation", Calls: 2, TotalNS: 140_000, SelfNS: 20_000}, op(w, "ProfilerStep"))
+		require.Equal(t, Op{Name: "model.layer", Category: "user_annotation", Calls: 1, TotalNS: 80_000, SelfNS: 0}, op(w, "model.layer"))
 		require.Equal(t, "aten::addmm", w.Ops[0].Name)
 		var self int64
 		w.Calls.each(func(n *Node) { self += n.SelfNS })
@@ -102,7 +102,7 @@ func TestWorkerInBothOrders(t *testing.T) {
 }
 
 func TestWorkerWithoutSteps(t *testing.T) {
-	calls := []call{{"kernel", "a", 0, 10}, {"kernel", "b", 20, 25}}
+	calls := []call{{"cpu_op", "a", 0, 10}, {"cpu_op", "b", 20, 25}}
 	w, err := ReadWorker(t.Context(), writeCalls(t, calls, false))
 	require.NoError(t, err)
 	require.EqualValues(t, 15_000, w.BusyNS)

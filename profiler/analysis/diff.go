@@ -112,6 +112,9 @@ func compareWorkers(a, b *Worker, o DiffOptions) StageSet {
 			for key := range s.self {
 				keys[key] = struct{}{}
 			}
+			for key := range s.device {
+				keys[key] = struct{}{}
+			}
 		}
 	}
 	for key := range keys {
@@ -129,12 +132,12 @@ func compareWorkers(a, b *Worker, o DiffOptions) StageSet {
 	return set
 }
 
-// perStep is the operator's self time in every step that keeps it, in milliseconds.
+// perStep is the operator's self time in every step that keeps it, or what a GPU did of that name for it, in milliseconds.
 func (w *Worker) perStep(key nodeKey) []float64 {
 	list := make([]float64, 0, min(len(w.steps), maxDetailed))
 	for _, s := range w.steps {
 		if s.self != nil {
-			list = append(list, ms(s.self[key]))
+			list = append(list, ms(s.self[key]+s.device[key]))
 		}
 	}
 	return list

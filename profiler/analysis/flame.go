@@ -15,7 +15,8 @@ type Flame struct {
 	Children []*Flame `json:"children,omitempty"`
 }
 
-// Flame returns the call trees of all workers, or of those of one stage, under a common root; stage -1 is all.
+// Flame returns the call trees of all workers, or of those of one stage, under a common root; stage -1 is all. What a
+// worker's GPU did stands beside what its threads did: the two go on at the same time.
 func (s *Session) Flame(stage int) *Flame {
 	root := &Flame{Name: "session " + s.ID}
 	for _, w := range s.Workers {
@@ -31,8 +32,21 @@ func (s *Session) Flame(stage int) *Flame {
 		}
 		root.TotalNS += f.TotalNS
 		root.Children = append(root.Children, f)
+		if len(w.DeviceOps) > 0 {
+			device := deviceFlame(w)
+			root.TotalNS += device.TotalNS
+			root.Children = append(root.Children, device)
+		}
 	}
 	return root
+}
+
+func deviceFlame(w *Worker) *Flame {
+	f := &Flame{Name: w.Worker + " on the GPU", TotalNS: w.DeviceNS}
+	for _, op := range w.DeviceOps {
+		f.Children = append(f.Children, &Flame{Name: op.Name, Category: op.Category, Calls: op.Calls, TotalNS: op.TotalNS, SelfNS: op.SelfNS})
+	}
+	return f
 }
 
 func flameOf(n *Node) *Flame {

@@ -113,8 +113,11 @@ type StageSummary struct {
 	Disordered int64 `json:"disordered"`
 	// GPU is what the worker's GPU did meanwhile, nil if nothing is known.
 	GPU *GPUUse `json:"gpu,omitempty"`
-	// Top are the operators with the longest self time.
-	Top []*Op `json:"top"`
+	// Top are the operators with the longest self time, DeviceTop what the GPU was busy with longest, DeviceMS the sum of
+	// all that it did; without a GPU there is none.
+	Top       []*Op   `json:"top"`
+	DeviceTop []*Op   `json:"device_top,omitempty"`
+	DeviceMS  float64 `json:"device_ms,omitempty"`
 }
 
 // RequestSummary is where one request's time went.
@@ -211,6 +214,7 @@ func (s *Session) stage(w *Worker, top int) StageSummary {
 			sum.Top = append(sum.Top, op)
 		}
 	}
+	sum.DeviceTop, sum.DeviceMS = w.DeviceOps[:min(top, len(w.DeviceOps))], ms(w.DeviceNS)
 	return sum
 }
 

@@ -13,6 +13,9 @@ type WorkerOps struct {
 	// BusyNS is what shares of self time refer to.
 	BusyNS int64 `json:"busy_ns"`
 	Ops    []*Op `json:"ops"`
+	// DeviceOps are what GPUs did, which is not in Ops, and DeviceNS is what its shares refer to. Empty without GPUs.
+	DeviceOps []*Op `json:"device_ops,omitempty"`
+	DeviceNS  int64 `json:"device_ns,omitempty"`
 }
 
 // Order says by what operators are sorted.
@@ -20,9 +23,10 @@ type Order string
 
 // The orders.
 const (
-	BySelf  Order = "self"
-	ByTotal Order = "total"
-	ByCalls Order = "calls"
+	BySelf   Order = "self"
+	ByTotal  Order = "total"
+	ByCalls  Order = "calls"
+	ByDevice Order = "device"
 )
 
 // TopOptions choose operators.
@@ -44,8 +48,10 @@ func (s *Session) Top(o TopOptions) ([]WorkerOps, error) {
 		value = func(op *Op) int64 { return op.TotalNS }
 	case ByCalls:
 		value = func(op *Op) int64 { return op.Calls }
+	case ByDevice:
+		value = func(op *Op) int64 { return op.DeviceNS }
 	default:
-		return nil, fmt.Errorf("operators cannot be sorted by %q; want %s, %s or %s", o.By, BySelf, ByTotal, ByCalls)
+		return nil, fmt.Errorf("operators cannot be sorted by %q; want %s, %s, %s or %s", o.By, BySelf, ByTotal, ByCalls, ByDevice)
 	}
 	list := []WorkerOps{}
 	for _, w := range s.Workers {
@@ -53,11 +59,14 @@ func (s *Session) Top(o TopOptions) ([]WorkerOps, error) {
 			continue
 		}
 		ops := slices.DeleteFunc(slices.Clone(w.Ops), func(op *Op) bool { return op.Annotation() && !o.Annotations })
-		slices.SortStableFunc(ops, func(a, b *Op) int { return cmp.Compare(value(b), value(a)) })
-		if o.Limit > 0 {
-			ops = ops[:min(o.Limit, len(ops))]
+		device := slices.Clone(w.DeviceOps)
+		for _, ops := range []*[]*Op{&ops, &device} {
+			slices.SortStableFunc(*ops, func(a, b *Op) int { return cmp.Compare(value(b), value(a)) })
+			if o.Limit > 0 {
+				*ops = (*ops)[:min(o.Limit, len(*ops))]
+			}
 		}
-		list = append(list, WorkerOps{Stage: w.Stage, Worker: w.Worker, BusyNS: w.BusyNS, Ops: ops})
+		list = append(list, WorkerOps{Stage: w.Stage, Worker: w.Worker, BusyNS: w.BusyNS, Ops: ops, DeviceOps: device, DeviceNS: w.DeviceNS})
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("session %s has no trace of stage %d", s.ID, o.Stage)

@@ -13,8 +13,11 @@ type Node struct {
 	Calls    int64
 	TotalNS  int64 // with what it called
 	SelfNS   int64 // without
+	DeviceNS int64 // of GPUs, for what it asked of them by itself
 	children map[nodeKey]*Node
+	device   map[nodeKey]int64 // DeviceNS by what was done
 	key      nodeKey
+	into     *Node // that it has been added to, so that what is reported late still finds its place
 }
 
 // nodeKey tells nodes of one parent apart.
@@ -43,14 +46,50 @@ func (n *Node) child(key nodeKey) *Node {
 	return c
 }
 
-// add adds the numbers of another node and everything below it.
+// add adds the numbers of another node and everything below it, which are n's from now on.
 func (n *Node) add(other *Node) {
 	n.Calls += other.Calls
 	n.TotalNS += other.TotalNS
 	n.SelfNS += other.SelfNS
+	for key, ns := range other.device {
+		n.addDevice(key, ns)
+	}
+	other.into = n
 	for key, c := range other.children {
 		n.child(key).add(c)
 	}
+}
+
+// adopt adds what is below another root.
+func (n *Node) adopt(root *Node) {
+	for key, c := range root.children {
+		n.child(key).add(c)
+		n.TotalNS += c.TotalNS
+	}
+}
+
+// merged is the node that n has been added to last, n itself if it has not.
+func (n *Node) merged() *Node {
+	for n.into != nil {
+		n = n.into
+	}
+	return n
+}
+
+// count adds a call without anything below it.
+func (n *Node) count(ns int64) {
+	n.Calls++
+	n.TotalNS += ns
+	n.SelfNS += ns
+}
+
+// addDevice adds time of a GPU.
+func (n *Node) addDevice(key nodeKey, ns int64) {
+	if n.device == nil {
+		n.device = map[nodeKey]int64{}
+	}
+	n.device[key] += ns
+	n.DeviceNS += ns
 }
 
 // each visits n and everything below it.
@@ -117,8 +156,8 @@ type item struct {
 // maxPending bounds what waits for a caller.
 const maxPending = 1 << 16
 
-// put adds a slice.
-func (t *track) put(s slice) {
+// put adds a slice and returns its node.
+func (t *track) put(s slice) *Node {
 	if t.order == unknown && len(t.pending) > 0 {
 		prev := &t.pending[len(t.pending)-1]
 		switch {
@@ -129,7 +168,7 @@ func (t *track) put(s slice) {
 			t.pending = t.pending[:len(t.pending)-1]
 			t.flush(len(t.pending))
 			t.last = first.start
-			t.open(first.slice)
+			first.tree.into = t.open(first.slice)
 		case s.start <= prev.start:
 			t.order = byEnd
 		}
@@ -137,18 +176,16 @@ func (t *track) put(s slice) {
 	if t.order == byStart {
 		if s.start < t.last {
 			t.sink.disordered++
-			t.alone(s)
-			return
+			return t.alone(s)
 		}
 		t.last = s.start
-		t.open(s)
-		return
+		return t.open(s)
 	}
-	t.close(s)
+	return t.close(s)
 }
 
 // open adds a slice whose callers are on the stack.
-func (t *track) open(s slice) {
+func (t *track) open(s slice) *Node {
 	for len(t.stack) > 0 && t.stack[len(t.stack)-1].end <= s.start {
 		t.stack = t.stack[:len(t.stack)-1]
 	}
@@ -161,18 +198,17 @@ func (t *track) open(s slice) {
 		t.rootNS += duration
 	}
 	f := frame{node: parent.node.child(s.key), end: s.end, step: parent.step}
-	f.node.Calls++
-	f.node.TotalNS += duration
-	f.node.SelfNS += duration
+	f.node.count(duration)
 	if s.step {
 		f.step = t.sink.step(s.start, duration)
 	}
 	f.step.add(s.key, duration)
 	t.stack = append(t.stack, f)
+	return f.node
 }
 
 // close adds a slice after everything it called.
-func (t *track) close(s slice) {
+func (t *track) close(s slice) *Node {
 	duration := s.end - s.start
 	tree := &Node{Name: s.key.name, key: s.key, Calls: 1, TotalNS: duration, SelfNS: duration}
 	from := len(t.pending)
@@ -195,14 +231,14 @@ func (t *track) close(s slice) {
 	if len(t.pending) >= maxPending {
 		t.flush(maxPending / 2)
 	}
+	return tree
 }
 
 // alone adds a slice that fits nowhere.
-func (t *track) alone(s slice) {
+func (t *track) alone(s slice) *Node {
 	n := t.root.child(s.key)
-	n.Calls++
-	n.TotalNS += s.end - s.start
-	n.SelfNS += s.end - s.start
+	n.count(s.end - s.start)
+	return n
 }
 
 // flush gives up waiting for callers of the oldest n slices.
@@ -213,7 +249,12 @@ func (t *track) flush(n int) {
 		}
 		if i.step {
 			times := t.sink.step(i.start, i.end-i.start)
-			i.tree.each(func(n *Node) { times.add(n.key, n.SelfNS) })
+			i.tree.each(func(n *Node) {
+				times.add(n.key, n.SelfNS)
+				for key, ns := range n.device {
+					times.addDevice(key, ns)
+				}
+			})
 		}
 		t.root.child(i.key).add(i.tree)
 	}
@@ -232,11 +273,13 @@ type sink struct {
 const maxDetailed = 4096
 
 // stepTimes is one step: its start, from the trace's base while that is being read and in Unix time later, its length, and
-// how long each operator took in it by itself; nil if the step is not among those that keep that.
+// how long each operator took in it by itself; nil if the step is not among those that keep that. device is what GPUs did
+// for it, at whatever time.
 type stepTimes struct {
 	startNS int64
 	ns      int64
 	self    map[nodeKey]int64
+	device  map[nodeKey]int64
 }
 
 // step begins a step.
@@ -246,7 +289,7 @@ func (s *sink) step(startNS, ns int64) *stepTimes {
 		s.stride *= 2
 		for i, t := range s.steps {
 			if i%s.stride != 0 {
-				t.self = nil
+				t.self, t.device = nil, nil
 			}
 		}
 	}
@@ -263,4 +306,15 @@ func (t *stepTimes) add(key nodeKey, ns int64) {
 	if t != nil && t.self != nil {
 		t.self[key] += ns
 	}
+}
+
+// addDevice is add for the time of a GPU.
+func (t *stepTimes) addDevice(key nodeKey, ns int64) {
+	if t == nil || t.self == nil {
+		return
+	}
+	if t.device == nil {
+		t.device = map[nodeKey]int64{}
+	}
+	t.device[key] += ns
 }

@@ -28,8 +28,10 @@ type Worker struct {
 	Events int64
 	// Disordered counts slices that did not fit between others: the times of their surroundings are not exact.
 	Disordered int64
-	// Ops are sorted by self time, the longest first.
-	Ops []*Op
+	// Ops are what ran on the host, sorted by self time, the longest first; DeviceOps what GPUs did, DeviceNS their sum.
+	Ops       []*Op
+	DeviceOps []*Op
+	DeviceNS  int64
 	// Calls is the root of the call tree over all threads.
 	Calls *Node
 
@@ -45,6 +47,8 @@ type Op struct {
 	// TotalNS includes what it called, SelfNS does not.
 	TotalNS int64 `json:"total_ns"`
 	SelfNS  int64 `json:"self_ns"`
+	// DeviceNS is what GPUs did for it: for what it asked of them by itself.
+	DeviceNS int64 `json:"device_ns,omitempty"`
 }
 
 // shift moves the worker's times.
@@ -62,7 +66,7 @@ func (o *Op) Annotation() bool { return strings.HasSuffix(o.Category, "user_anno
 // ReadWorker reads a trace.
 func ReadWorker(ctx context.Context, path string) (*Worker, error) {
 	w := &Worker{Path: path, Calls: &Node{Name: "all"}}
-	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1}
+	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1, launchers: new(launchers), device: &Node{}, calls: &Node{}}
 	header, err := trace.Read(ctx, path, func(e *trace.Event) error { reading.event(e); return nil })
 	if err != nil {
 		return nil, err
@@ -90,6 +94,10 @@ type reading struct {
 	first, last int64
 	span        slice // of the whole recording, if the recorder says so
 	events      int64
+
+	launchers *launchers
+	device    *Node // over what GPUs did
+	calls     *Node // over calls of the CUDA runtime that no operator made
 }
 
 // event takes an event in.
@@ -107,6 +115,17 @@ func (r *reading) event(e *trace.Event) {
 	}
 	r.events++
 	r.first, r.last = min(r.first, s.start), max(r.last, s.end)
+	switch classOf(e.Category) {
+	case launchClass:
+		r.launch(externalID(e), s)
+		return
+	case deviceClass:
+		r.onDevice(externalID(e), s)
+		return
+	case waitClass:
+		return
+	case hostClass:
+	}
 	key := trackKey{e.Process, e.Thread}
 	t := r.tracks[key]
 	if t == nil {
@@ -114,7 +133,7 @@ func (r *reading) event(e *trace.Event) {
 		r.tracks[key] = t
 		r.order = append(r.order, t)
 	}
-	t.put(s)
+	r.launchers.put(externalID(e), s.start, t.put(s))
 }
 
 // finish sums up.
@@ -129,11 +148,9 @@ func (r *reading) finish(w *Worker, base int64) {
 	for _, t := range r.order {
 		t.flush(len(t.pending))
 		w.BusyNS = max(w.BusyNS, t.rootNS)
-		for _, c := range t.root.children {
-			w.Calls.child(c.key).add(c)
-			w.Calls.TotalNS += c.TotalNS
-		}
+		w.Calls.adopt(t.root)
 	}
+	w.Calls.adopt(r.calls)
 	w.steps = r.steps
 	if len(w.steps) > 0 {
 		w.BusyNS = 0
@@ -144,6 +161,7 @@ func (r *reading) finish(w *Worker, base int64) {
 		w.BusyNS += s.ns
 	}
 	w.Ops = ops(w.Calls)
+	w.DeviceOps, w.DeviceNS = deviceOps(r.device)
 }
 
 // ops sums the nodes of a tree by name.
@@ -161,6 +179,7 @@ func ops(root *Node) []*Op {
 			op.Calls += n.Calls
 			op.TotalNS += n.TotalNS
 			op.SelfNS += n.SelfNS
+			op.DeviceNS += n.DeviceNS
 		})
 	}
 	slices.SortFunc(list, func(a, b *Op) int {

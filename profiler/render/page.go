@@ -24,21 +24,22 @@ var (
 )
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"ms":      duration,
-	"ns":      nanoseconds,
-	"percent": percent,
-	"bytes":   sizeText,
-	"share":   func(f float64) string { return percent(f, 1) },
-	"width":   func(a, b float64) string { return fmt.Sprintf("%.2f", 100*min(1, max(0, a/max(b, 1e-12)))) },
-	"div":     func(a float64, b int) float64 { return a / float64(max(1, b)) },
-	"busyNS":  func(s analysis.StageSummary) float64 { return s.BusyMS * 1e6 },
-	"float":   func(n int64) float64 { return float64(n) },
-	"perCall": func(op *analysis.Op) int64 { return op.SelfNS / max(1, op.Calls) },
-	"label":   label,
-	"count":   count,
-	"gauge":   gauge,
-	"memory":  memory,
-	"join":    func(list []string) string { return strings.Join(list, ", ") },
+	"ms":       duration,
+	"ns":       nanoseconds,
+	"percent":  percent,
+	"bytes":    sizeText,
+	"share":    func(f float64) string { return percent(f, 1) },
+	"width":    func(a, b float64) string { return fmt.Sprintf("%.2f", 100*min(1, max(0, a/max(b, 1e-12)))) },
+	"div":      func(a float64, b int) float64 { return a / float64(max(1, b)) },
+	"busyNS":   func(s analysis.StageSummary) float64 { return s.BusyMS * 1e6 },
+	"deviceNS": func(s analysis.StageSummary) float64 { return s.DeviceMS * 1e6 },
+	"float":    func(n int64) float64 { return float64(n) },
+	"perCall":  func(op *analysis.Op) int64 { return op.SelfNS / max(1, op.Calls) },
+	"label":    label,
+	"count":    count,
+	"gauge":    gauge,
+	"memory":   memory,
+	"join":     func(list []string) string { return strings.Join(list, ", ") },
 }).Parse(pageText))
 
 // PageInput is what the page shows. Path may be nil.

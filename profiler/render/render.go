@@ -8,6 +8,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -112,19 +113,42 @@ func number(f float64) string { return strconv.FormatFloat(f, 'g', 9, 64) }
 
 func integer[T int | int64](n T) string { return strconv.FormatInt(int64(n), 10) }
 
-// Ops writes a table of operators; windowNS is what shares refer to, the sum of self times if 0.
+// Ops writes a table of operators; windowNS is what shares refer to, the sum of self times if 0. Where GPUs worked for them
+// it has a column more.
 func Ops(w io.Writer, ops []*analysis.Op, windowNS int64) error {
 	out := &errorWriter{w: w}
 	t := table(out)
-	fmt.Fprintln(t, "self\tshare\ttotal\tcalls\tself/call\t  operator")
+	onGPU := slices.ContainsFunc(ops, func(op *analysis.Op) bool { return op.DeviceNS > 0 })
+	head := "self\tshare\ttotal\tcalls\tself/call\t"
+	if onGPU {
+		head += "on the GPU\t"
+	}
+	fmt.Fprintln(t, head+"  operator")
 	if windowNS == 0 {
 		for _, op := range ops {
 			windowNS += op.SelfNS
 		}
 	}
 	for _, op := range ops {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t  %s\n", nanoseconds(op.SelfNS), percent(float64(op.SelfNS), float64(windowNS)),
-			nanoseconds(op.TotalNS), op.Calls, nanoseconds(op.SelfNS/max(1, op.Calls)), operator(op.Name))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t", nanoseconds(op.SelfNS), percent(float64(op.SelfNS), float64(windowNS)),
+			nanoseconds(op.TotalNS), op.Calls, nanoseconds(op.SelfNS/max(1, op.Calls)))
+		if onGPU {
+			fmt.Fprintf(t, "%s\t", nanoseconds(op.DeviceNS))
+		}
+		fmt.Fprintf(t, "  %s\n", operator(op.Name))
+	}
+	_ = t.Flush()
+	return out.err
+}
+
+// DeviceOps writes a table of what a GPU did; totalNS is what shares refer to.
+func DeviceOps(w io.Writer, ops []*analysis.Op, totalNS int64) error {
+	out := &errorWriter{w: w}
+	t := table(out)
+	fmt.Fprintln(t, "time\tshare\tcalls\ttime/call\t  kernel, copy or set")
+	for _, op := range ops {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t  %s\n", nanoseconds(op.TotalNS), percent(float64(op.TotalNS), float64(totalNS)), op.Calls,
+			nanoseconds(op.TotalNS/max(1, op.Calls)), shorten(op.Name, 60))
 	}
 	_ = t.Flush()
 	return out.err

@@ -47,6 +47,15 @@ func Summary(w io.Writer, s *analysis.Summary, limit int) error {
 			return err
 		}
 	}
+	for _, st := range s.Stages {
+		if len(st.DeviceTop) == 0 {
+			continue
+		}
+		fmt.Fprintf(out, "\n%s, on the GPU (shares of %s)\n", label(st.Worker, st.Name), duration(st.DeviceMS))
+		if err := DeviceOps(out, st.DeviceTop, int64(st.DeviceMS*1e6)); err != nil {
+			return err
+		}
+	}
 	if len(s.Requests) > 0 {
 		waterfall(out, s.Requests, limit)
 	}
@@ -165,17 +174,17 @@ func SummaryCSV(w io.Writer, s *analysis.Summary) error {
 	return Rows(w, header, rows)
 }
 
-// OpsCSV writes a row per operator and worker.
+// OpsCSV writes a row per operator and worker, after those of the host those of its GPU.
 func OpsCSV(w io.Writer, workers []analysis.WorkerOps) error {
 	var rows [][]string
 	for _, worker := range workers {
-		for _, op := range worker.Ops {
+		for _, op := range slices.Concat(worker.Ops, worker.DeviceOps) {
 			rows = append(rows, []string{
-				integer(worker.Stage), worker.Worker, op.Name, op.Category, integer(op.Calls), integer(op.TotalNS), integer(op.SelfNS),
+				integer(worker.Stage), worker.Worker, op.Name, op.Category, integer(op.Calls), integer(op.TotalNS), integer(op.SelfNS), integer(op.DeviceNS),
 			})
 		}
 	}
-	return Rows(w, []string{"stage", "worker", "name", "category", "calls", "total_ns", "self_ns"}, rows)
+	return Rows(w, []string{"stage", "worker", "name", "category", "calls", "total_ns", "self_ns", "device_ns"}, rows)
 }
 
 // csvGauge is empty for what was not reported.

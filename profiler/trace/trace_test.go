@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"bufio"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -144,16 +145,13 @@ func TestWriterLeavesOneGzipMemberOrNothing(t *testing.T) {
 	file, err := os.Open(path)
 	require.NoError(t, err)
 	defer file.Close()
-	zip, err := gzip.NewReader(file)
+	content := bufio.NewReader(file) // what gzip reads from a ByteReader it does not read ahead of
+	zip, err := gzip.NewReader(content)
 	require.NoError(t, err)
 	zip.Multistream(false)
 	_, err = io.Copy(io.Discard, zip)
 	require.NoError(t, err)
-	at, err := file.Seek(0, io.SeekCurrent)
-	require.NoError(t, err)
-	info, err := file.Stat()
-	require.NoError(t, err)
-	require.LessOrEqual(t, at, info.Size())
+	require.ErrorIs(t, zip.Reset(content), io.EOF, "another member follows")
 	w, err = Create(path + ".gz")
 	require.NoError(t, err)
 	w.Discard()

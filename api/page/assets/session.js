@@ -41,7 +41,9 @@ function operators(stages) {
     show(host, ops.length === 0 ? h('p', { class: 'empty' }, s.top.length === 0 ? 'No operators were recorded here: the session has steps and modules alone.' : 'No operator has such a name.')
       : table(`Operators of ${s.worker}`, ['operator', numHead('self'), numHead('of busy'), numHead('total'), numHead('calls'), numHead('self / call')],
         ops.slice(0, all ? ops.length : few).map((op) => [h('th', { scope: 'row', class: 'op', title: op.name }, op.name), num(ns(op.self_ns)), h('td', { class: 'num meter' }, h('span', { class: 'fill', style: { width: `${Math.min(100, op.self_ns / s.busy_ms / 1e4)}%` } }), percent(op.self_ns / s.busy_ms / 1e6)), num(ns(op.total_ns)), num(count(op.calls)), num(ns(op.self_ns / Math.max(1, op.calls)))])),
-      !all && ops.length > few && h('button', { class: 'quiet more', onclick: () => draw(true) }, `Show ${ops.length - few} more`));
+      !all && ops.length > few && h('button', { class: 'quiet more', onclick: () => draw(true) }, `Show ${ops.length - few} more`),
+      s.device_top && table(`${s.worker} on the GPU`, ['kernel, copy or set', numHead('time'), numHead('share'), numHead('calls'), numHead('time / call')],
+        s.device_top.slice(0, all ? s.device_top.length : few).map((op) => [h('th', { scope: 'row', class: 'op', title: op.name }, op.name), num(ns(op.self_ns)), num(percent(op.self_ns / s.device_ms / 1e6)), num(count(op.calls)), num(ns(op.self_ns / Math.max(1, op.calls)))])));
   };
   filter.addEventListener('input', () => draw());
   pick.addEventListener('change', () => draw());
