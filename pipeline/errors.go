@@ -47,6 +47,45 @@ func (e *StageError) Error() string {
 // Unwrap returns the cause.
 func (e *StageError) Unwrap() error { return e.Cause }
 
+// joinStages joins the faults of stages, which are in the same order, nil where there is none. What went wrong in several stages in
+// the same way is said once, with all of them.
+func joinStages(stages []*stage, faults []error) error {
+	type kind struct {
+		places       []string
+		first, cause error
+	}
+	kinds := map[string]*kind{}
+	var order []*kind
+	for i, fault := range faults {
+		if fault == nil {
+			continue
+		}
+		cause := fault
+		if of := (*StageError)(nil); errors.As(fault, &of) && of.LastWords == "" {
+			cause = of.Cause // the rest of its text is the stage
+		}
+		k := kinds[cause.Error()]
+		if k == nil {
+			k = &kind{first: fault, cause: cause}
+			kinds[cause.Error()] = k
+			order = append(order, k)
+		}
+		k.places = append(k.places, fmt.Sprintf("%d (%s)", stages[i].id, stages[i].name))
+	}
+	var joined []error
+	for _, k := range order {
+		switch {
+		case len(k.places) > 1:
+			joined = append(joined, fmt.Errorf("stages %s: %w", strings.Join(k.places, ", "), k.cause))
+		case errors.As(k.first, new(*StageError)):
+			joined = append(joined, k.first)
+		default:
+			joined = append(joined, fmt.Errorf("stage %s: %w", k.places[0], k.cause))
+		}
+	}
+	return errors.Join(joined...)
+}
+
 // CodeOf returns the class of err: that of the StageError or message.Error in its chain, that of a sentinel, else
 // INTERNAL.
 func CodeOf(err error) message.Code {

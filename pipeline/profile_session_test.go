@@ -127,11 +127,15 @@ func TestSettingsThatAStartMayNotChoose(t *testing.T) {
 		_, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: settings})
 		require.ErrorIs(t, err, profiler.ErrSetting)
 		require.ErrorContains(t, err, field)
-		require.ErrorContains(t, err, "stage 0: ")
+		require.ErrorContains(t, err, "stages 0 (thinker), 1 (talker), 2 (code2wav): ")
+		require.Equal(t, 1, strings.Count(err.Error(), field+": ")+strings.Count(err.Error(), `unknown field "`+field), "it is said once: %v", err)
 	}
+	_, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Stages: []int{1}, Settings: map[string]any{"max_events": -1}})
+	require.ErrorContains(t, err, "start profile: stage 1 (talker): profiler setting refused: max_events: got -1")
 	// What only the worker can know is refused by it.
-	_, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"activities": []any{"CUDA"}}})
-	require.ErrorContains(t, err, `activities: ["CUDA"] leave nothing to record in stage-0, which runs on cpu`)
+	_, err = o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"activities": []any{"CUDA"}}})
+	require.ErrorContains(t, err, `stages 0 (thinker), 1 (talker), 2 (code2wav): `)
+	require.Equal(t, 1, strings.Count(err.Error(), `activities: ["CUDA"] leave nothing to record on the device cpu`), err)
 	require.Equal(t, message.InvalidArgument, pipeline.CodeOf(err))
 	_, err = o.StartProfile(nil)
 	require.NoError(t, err, "nothing has begun")

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -34,14 +33,11 @@ func (o *Omni) startProfile(ctx context.Context, options ProfileOptions) (*Profi
 	if err != nil {
 		return nil, err
 	}
-	configs := make([]profiler.Config, len(chosen))
-	var faults []error
+	configs, faults := make([]profiler.Config, len(chosen)), make([]error, len(chosen))
 	for i, s := range chosen {
-		if configs[i], err = p.configs[s.id].Within(p.ceilings, options.Settings); err != nil {
-			faults = append(faults, fmt.Errorf("stage %d: %w", s.id, err))
-		}
+		configs[i], faults[i] = p.configs[s.id].Within(p.ceilings, options.Settings)
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := joinStages(chosen, faults); err != nil {
 		return nil, err
 	}
 	session, err := o.newSession(ctx, chosen, configs)
@@ -87,10 +83,14 @@ const discardLimit = time.Second
 
 // beginSession begins the session in all its workers, or takes it back.
 func (o *Omni) beginSession(ctx context.Context, s *profileSession) error {
-	err := each(s.taps, func(t *tap) (err error) {
-		t.said, err = t.begin(ctx)
-		return err
+	stages, faults := make([]*stage, len(s.taps)), make([]error, len(s.taps))
+	_ = each(s.taps, func(t *tap) error {
+		i := slices.Index(s.taps, t)
+		stages[i] = t.stage
+		t.said, faults[i] = t.begin(ctx)
+		return nil
 	})
+	err := joinStages(stages, faults)
 	if err == nil {
 		return nil
 	}

@@ -35,7 +35,7 @@ func (t *tap) ask(ctx context.Context, build func(id uint64) message.Message) (p
 		return profiler.Report{}, err // it names the stage
 	}
 	if err != nil {
-		return profiler.Report{}, fmt.Errorf("stage %d (%s): %w", t.stage.id, t.stage.name, err)
+		return profiler.Report{}, &StageError{Stage: t.stage.id, Name: t.stage.name, Code: CodeOf(err), Cause: err}
 	}
 	reply, ok := m.(*message.ProfileReply)
 	if !ok {

@@ -199,7 +199,7 @@ func TestActivitiesOfAWorker(t *testing.T) {
 		"all on a CPU":     {"cpu", []string{"CPU", "CUDA"}, "CPU", ""},
 		"all on a GPU":     {"cuda:1", []string{"CPU", "CUDA"}, "CPU,CUDA", ""},
 		"the device alone": {"cuda:1", []string{"CUDA"}, "CUDA", ""},
-		"no device":        {"cpu", []string{"CUDA"}, "", `activities: ["CUDA"] leave nothing to record in stage-1, which runs on cpu`},
+		"no device":        {"cpu", []string{"CUDA"}, "", `activities: ["CUDA"] leave nothing to record on the device cpu`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench()

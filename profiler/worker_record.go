@@ -19,7 +19,7 @@ func (w *Worker) record() error {
 	}
 	if err != nil {
 		w.recorder = nil
-		return w.fail(fmt.Errorf("start recording session %s in %s: %w", w.begun.Session, w.identity.Worker, err))
+		return w.fail(fmt.Errorf("start recording session %s: %w", w.begun.Session, err))
 	}
 	w.asked = w.now()
 	w.arm()
@@ -135,8 +135,7 @@ func (w *Worker) recorderConfig(start *Start) (RecorderConfig, error) {
 		}
 	}
 	if len(rc.Activities) == 0 {
-		return rc, fmt.Errorf("%w: activities: %q leave nothing to record in %s, which runs on %s",
-			ErrSetting, c.Activities, rc.Worker, w.identity.Device)
+		return rc, fmt.Errorf("%w: activities: %q leave nothing to record on the device %s", ErrSetting, c.Activities, w.identity.Device)
 	}
 	if c.Profiler == KindCUDA {
 		rc.Recorder = KindCUDA // the files are those of whoever listens to it
