@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -41,16 +42,25 @@ func entryOf(c echo.Context) *logEntry {
 	return entry
 }
 
-// requestID takes the client's id if it has one that is fit for logs and file names, else makes one.
+// requestID takes the client's id if it has one that is fit, else makes one.
 func requestID(r *http.Request) string {
-	id := r.Header.Get(headerRequestID)
-	odd := func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.", c)
-	}
-	if id != "" && len(id) <= 128 && !strings.ContainsFunc(id, odd) && strings.Trim(id, ".") != "" {
+	if id := r.Header.Get(headerRequestID); fitRequestID(id) {
 		return id
 	}
 	return "req-" + strings.ToLower(rand.Text()[:20])
+}
+
+// The ids that are fit for logs and file names: those that match the pattern and are no longer than that.
+const (
+	requestIDPattern = `^[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$`
+	maxRequestIDSize = 128
+)
+
+var requestIDForm = regexp.MustCompile(requestIDPattern)
+
+// fitRequestID reports whether a request may have the id.
+func fitRequestID(id string) bool {
+	return len(id) <= maxRequestIDSize && requestIDForm.MatchString(id)
 }
 
 // observe is around everything: it names the request, catches panics, writes the answer of an error, and logs.

@@ -100,6 +100,10 @@ var operations = map[string]operation{
 		query: []parameter{
 			{name: "seconds", text: "how long; 5 if left out", schema: object{"type": "number", "minimum": 0, "exclusiveMinimum": true, "maximum": maxProfileSeconds}},
 			stagesParameter,
+			{
+				name: "request_ids", text: "the only requests whose times are kept, with commas between; all if left out",
+				schema: object{"type": "string", "minLength": 1},
+			},
 		},
 		answers: []answer{{status: 200, text: "the merged trace", media: "application/gzip"}},
 	},

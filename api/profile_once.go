@@ -111,6 +111,12 @@ func readProfileQuery(query url.Values) (pipeline.ProfileOptions, time.Duration,
 				}
 				options.Stages = append(options.Stages, id)
 			}
+		case "request_ids":
+			ids := requestIDs(strings.Split(text, ","))
+			if err := ids.check(); err != nil {
+				return options, 0, err
+			}
+			options.RequestIDs = ids
 		default:
 			name, err := profileSetting(given)
 			if err != nil {

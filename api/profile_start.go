@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,8 +19,38 @@ import (
 type startProfileRequest struct {
 	// Stages to profile; none or null for all.
 	Stages []int `json:"stages"`
+	// RequestIDs are the only requests whose times are kept; none or null for all.
+	RequestIDs requestIDs `json:"request_ids"`
 	// Settings are laid over the configuration: names of profiler.Config's fields, or of profileAliases.
 	Settings map[string]jsontext.Value `json:",embed"`
+}
+
+// maxRequestIDs bounds the requests that a session is begun for.
+const maxRequestIDs = 1000
+
+// requestIDs are those of requests, as clients send them in the header X-Request-Id.
+type requestIDs []string
+
+// schema implements describer.
+func (requestIDs) schema(*schemas) object {
+	id := object{"type": "string", "pattern": requestIDPattern, "maxLength": maxRequestIDSize}
+	return object{"type": "array", "items": id, "maxItems": maxRequestIDs, "uniqueItems": true}
+}
+
+func (ids requestIDs) check() error {
+	if len(ids) > maxRequestIDs {
+		return invalid("request_ids", "request_ids: %d ids, the limit is %d", len(ids), maxRequestIDs)
+	}
+	for i, id := range ids {
+		place := fmt.Sprintf("request_ids[%d]", i)
+		if !fitRequestID(id) {
+			return invalid(place, "%s: no request can have the id %q: want 1 to 128 letters, digits, dots, _ and -", place, id)
+		}
+		if slices.Contains(ids[:i], id) {
+			return invalid(place, "%s: %q is listed twice", place, id)
+		}
+	}
+	return nil
 }
 
 // profileAliases are what vLLM, SGLang and people call settings.
@@ -56,7 +87,10 @@ func (s *Server) startProfile(c echo.Context) error {
 	if err := checkStages(request.Stages); err != nil {
 		return err
 	}
-	options := pipeline.ProfileOptions{Stages: request.Stages, Settings: settings}
+	if err := request.RequestIDs.check(); err != nil {
+		return err
+	}
+	options := pipeline.ProfileOptions{Stages: request.Stages, Settings: settings, RequestIDs: request.RequestIDs}
 	report, err := s.cfg.Profiler.StartProfileWith(c.Request().Context(), options)
 	if errors.Is(err, profiler.ErrSetting) {
 		return &failure{code: codeInvalid, param: blamed(err, settings), err: err}
@@ -129,7 +163,7 @@ func profileSetting(given string) (string, error) {
 				names = append(names, n)
 			}
 		}
-		return "", invalid(given, "unknown field %q, want stages or one of %s", given, strings.Join(names, ", "))
+		return "", invalid(given, "unknown field %q, want stages, request_ids or one of %s", given, strings.Join(names, ", "))
 	}
 	return name, nil
 }

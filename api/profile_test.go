@@ -25,7 +25,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 
 // volatile is what differs from run to run.
-var volatile = regexp.MustCompile(`("(?:request_id|dir)": |"bytes": |want stages or one of )(?:"[^"]*"|\d+|[^"]*)`)
+var volatile = regexp.MustCompile(`("(?:request_id|dir)": |"bytes": |request_ids or one of )(?:"[^"]*"|\d+|[^"]*)`)
 
 // transcripts run the requests of a file in testdata/profile one after the other against one server, and compare the answers
 // with those in the file. A request is a line "> METHOD PATH" and its body, an answer a line "< STATUS" and its body.
@@ -95,6 +95,26 @@ func TestStartProfileTranslatesSettings(t *testing.T) {
 		"max_iterations": 5.0, "delay_iterations": 2.0, "torch_profiler_with_stack": false, "torch_profiler_record_shapes": true,
 		"activities": []any{"CPU", "CUDA"}, "profile_prefix": "night", "max_seconds": 1.5, "detail": "modules",
 	}}, f.options)
+}
+
+func TestSessionsOfCertainRequests(t *testing.T) {
+	s, f := newProfiled(t, nil)
+	require.Equal(t, 200, s.do("POST", "/start_profile", `{"request_ids":["req-1","my.id"],"stages":[0]}`).Code)
+	require.Equal(t, pipeline.ProfileOptions{Stages: []int{0}, RequestIDs: []string{"req-1", "my.id"}}, f.options)
+	require.Equal(t, 200, s.do("POST", "/stop_profile", "").Code)
+	require.Equal(t, 200, s.do("GET", "/profile?seconds=0.01&request_ids=a,b", "").Code)
+	require.Equal(t, []string{"a", "b"}, f.options.RequestIDs)
+	many := `"` + strings.Repeat(`x","`, 1000) + `y"`
+	for body, param := range map[string]string{
+		`{"request_ids":["a","a"]}`: "request_ids[1]", `{"request_ids":["a",""]}`: "request_ids[1]", `{"request_ids":["a b"]}`: "request_ids[0]",
+		`{"request_ids":["..."]}`: "request_ids[0]", `{"request_ids":"a"}`: "request_ids", `{"request_ids":[` + many + `]}`: "request_ids",
+		`{"request_ids":["` + strings.Repeat("x", 129) + `"]}`: "request_ids[0]", `{"request_ids":[1]}`: "request_ids[0]",
+	} {
+		e := failure(t, s.do("POST", "/start_profile", body), 400)
+		require.NotNil(t, e.Error.Param, "%.50s: %s", body, e.Error.Message)
+		require.Equal(t, param, *e.Error.Param, "%.50s", body)
+	}
+	failure(t, s.do("GET", "/profile?request_ids=", ""), 400)
 }
 
 func TestProfileRoutesNeedAProfiler(t *testing.T) {

@@ -51,6 +51,7 @@ func (o *Omni) note(a *attempt, err error) {
 			o.dumpSlow(&line)
 		}
 	case s.stopped != 0: // just now
+	case len(s.only) > 0 && !slices.Contains(s.only, line.ID):
 	case len(s.book.requests) >= maxBooked:
 		s.book.dropped++
 	default:
@@ -58,12 +59,19 @@ func (o *Omni) note(a *attempt, err error) {
 	}
 }
 
-// endBook says that a session has been stopped in all stages: requests that end from now on are not in it.
+// endBook says that a session has been stopped in all stages: requests that end from now on are not in it. Of a session of certain
+// requests, those that are not in it by now had not ended, whether they had begun or not.
 func (p *profileState) endBook(s *profileSession, running int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.stopped == 0 {
-		s.stopped, s.book.running = time.Now().UnixNano(), running
+	if s.stopped != 0 {
+		return
+	}
+	s.stopped, s.book.running = time.Now().UnixNano(), running
+	if len(s.only) > 0 {
+		s.book.running = len(slices.DeleteFunc(slices.Clone(s.only), func(id string) bool {
+			return slices.ContainsFunc(s.book.requests, func(r ledger.Request) bool { return r.ID == id })
+		}))
 	}
 }
 
@@ -73,6 +81,7 @@ func (p *profileState) writeBook(s *profileSession) *ProfileLedger {
 	booked := s.book
 	about := ledger.Session{
 		Session: s.name, StampNS: s.stampNS, StoppedNS: s.stopped, Running: booked.running, Dropped: booked.dropped, Trigger: s.trigger,
+		RequestIDs: s.only,
 	}
 	for _, t := range s.taps {
 		about.Workers = append(about.Workers, t.ledger())

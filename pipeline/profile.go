@@ -22,6 +22,9 @@ type ProfileOptions struct {
 	// Settings are laid over the configuration of each stage, under the names of [profiler.Config], within the
 	// pipeline's ceilings.
 	Settings map[string]any
+	// RequestIDs are the requests whose times the session keeps: its ledger, and the requests in what is made of it, have no
+	// others. Empty for all. What the workers record does not depend on it.
+	RequestIDs []string
 }
 
 // ProfileStopOptions say what StopProfileWith ends.
@@ -46,6 +49,8 @@ type ProfileReport struct {
 	Complete bool `json:"complete"`
 	// Trigger says why a flight recorder was dumped; empty for a session that was started.
 	Trigger string `json:"trigger,omitempty"`
+	// RequestIDs are the only requests whose times are kept; empty for all.
+	RequestIDs []string `json:"request_ids,omitempty"`
 	// Workers has one report for each worker of the session, by stage.
 	Workers []profiler.Report `json:"workers"`
 	// Files are all files of workers that are complete.
@@ -105,6 +110,7 @@ type profileSession struct {
 	name     string
 	stampNS  int64
 	trigger  string
+	only     []string // the requests that are kept; empty for all
 	taps     []*tap
 	book     book
 	stopped  int64 // Unix nanoseconds; 0 while it is active
@@ -273,6 +279,7 @@ func (p *profileState) report(s *profileSession, latest map[*tap]profiler.Report
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.ID = (&archive.Session{Name: s.name, StampNS: s.stampNS}).ID()
+	r.RequestIDs = s.only
 	r.Session, r.Trigger, r.Ledger, r.Pictures, r.Complete = s.name, s.trigger, s.written, s.pictures, s.pictures != nil
 	for _, t := range s.taps {
 		w, ok := latest[t]

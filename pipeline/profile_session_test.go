@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -112,6 +113,47 @@ func TestSessionThatRecordsNothing(t *testing.T) {
 		require.Equal(t, profiler.StateDone, w.State)
 		require.Empty(t, w.Missing)
 	}
+}
+
+// A session of certain requests has the times of those alone, wherever they are shown; the workers record everything.
+func TestSessionOfCertainRequests(t *testing.T) {
+	o := profiled(t, nil, nil)
+	wanted := []string{"two", "never"}
+	started, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{RequestIDs: wanted})
+	require.NoError(t, err)
+	require.Equal(t, wanted, started.RequestIDs)
+	for _, id := range []string{"one", "two", "three"} {
+		generate(t, o, id)
+	}
+	_, err = o.StopProfile(nil)
+	require.NoError(t, err)
+	report, err := o.WaitProfile(t.Context(), "")
+	require.NoError(t, err)
+	require.EqualValues(t, 30, report.Workers[0].Steps, "those of all requests")
+	require.Equal(t, 1, report.Ledger.Requests)
+	require.Equal(t, 1, report.Ledger.Running, "one did not come")
+	about, requests, err := ledger.Read(report.Ledger.Paths[0])
+	require.NoError(t, err)
+	require.Equal(t, wanted, about.RequestIDs)
+	require.Len(t, requests, 1)
+	require.Equal(t, "two", requests[0].ID)
+	session, err := archive.Lookup(o.ProfileDir(), "s1")
+	require.NoError(t, err)
+	drawn := map[string]bool{}
+	_, err = trace.Read(t.Context(), session.Path(archive.MergedName), func(e *trace.Event) error {
+		drawn[e.Name] = true
+		return nil
+	})
+	require.NoError(t, err)
+	require.True(t, drawn["two"])
+	require.False(t, drawn["one"] || drawn["three"])
+	page, err := os.ReadFile(session.Path(archive.ReportName))
+	require.NoError(t, err)
+	require.Contains(t, string(page), "are those of 2 requests alone, which the session was begun for: two, never")
+	// The next session is of all again.
+	started, err = o.StartProfile(nil)
+	require.NoError(t, err)
+	require.Empty(t, started.RequestIDs)
 }
 
 func TestSettingsThatAStartMayNotChoose(t *testing.T) {

@@ -47,6 +47,7 @@ func (o *Omni) startProfile(ctx context.Context, options ProfileOptions) (*Profi
 	if err := o.beginSession(ctx, session); err != nil {
 		return nil, err
 	}
+	session.only = slices.Clone(options.RequestIDs)
 	o.watchGPUs(session)
 	p.keep(session)
 	return p.report(session, nil), nil

@@ -65,11 +65,11 @@ func TestProfileOfAServer(t *testing.T) {
 		return runCommand(t, &fakeOmni{}, "", append([]string{"profile", args[0], "--url", url}, args[1:]...)...)
 	}
 	require.Equal(t, "no session since the server was started\n", run("status").stdout)
-	got := run("start", "--stages", "0,2", "--set", "max_iterations=5", "--set", "detail=modules")
+	got := run("start", "--stages", "0,2", "--set", "max_iterations=5", "--set", "detail=modules", "--request-ids", "a,b")
 	require.Zero(t, got.code, got.stderr)
 	require.Equal(t, "s1\n", got.stdout)
 	require.Contains(t, got.stderr, "stage-0  recording")
-	require.Equal(t, pipeline.ProfileOptions{Stages: []int{0, 2}, Settings: map[string]any{"max_iterations": 5.0, "detail": "modules"}}, r.options)
+	require.Equal(t, pipeline.ProfileOptions{Stages: []int{0, 2}, Settings: map[string]any{"max_iterations": 5.0, "detail": "modules"}, RequestIDs: []string{"a", "b"}}, r.options)
 	again := run("start")
 	require.Equal(t, 1, again.code)
 	require.Contains(t, again.stderr, "omni-run: a profile session is active")

@@ -17,13 +17,15 @@ func profileStartCommand(env *environment) *cli.Command {
 		Usage:     "begin a session in a server that runs",
 		UsageText: "omni-run profile start [--url URL] [--stages LIST] [--set NAME=VALUE ...]",
 		Description: `The server must have been started with --profile-dir or --profiler-config. Its models go on serving. The name of the
-session goes to standard output. --set lays a setting over the server's own, for this session.
+session goes to standard output. --set lays a setting over the server's own, for this session. With --request-ids the
+session tells of the requests that had these X-Request-Id headers, and of no others.
 
 Examples:
   omni-run profile start
   omni-run profile start --url http://gpu1:8000 --stages 0,2 --set max_iterations=50 --set detail=modules`,
 		Flags: append([]cli.Flag{
 			stagesFlag(),
+			&cli.StringFlag{Name: "request-ids", Usage: "`LIST` keep the times of these requests alone: values of their X-Request-Id headers, with commas between; default: all"},
 			&cli.StringSliceFlag{Name: "set", Usage: "`NAME=VALUE` a profiler setting; docs/profiling.md lists them"},
 		}, clientFlags()...),
 		Action: withArguments(0, "none: the server is named with --url", func(c *cli.Context, _ []string) error {
@@ -42,6 +44,9 @@ func startProfileByURL(c *cli.Context, env *environment) error {
 		if body["stages"], err = parseStages(text); err != nil {
 			return usagef("--stages: %w", err)
 		}
+	}
+	if text := c.String("request-ids"); text != "" {
+		body["request_ids"] = strings.Split(text, ",")
 	}
 	config := profiler.Default()
 	for _, pair := range c.StringSlice("set") {

@@ -74,6 +74,8 @@ type Summary struct {
 	Missing []string `json:"missing"`
 	// Trigger says why a flight recorder was dumped, empty for a session that somebody began.
 	Trigger string `json:"trigger,omitempty"`
+	// RequestIDs are the only requests whose times were kept; empty for all.
+	RequestIDs []string `json:"request_ids,omitempty"`
 	// E2EMeanMS, E2EP50MS and E2EP99MS are over the requests that were completed; Failed counts the others.
 	E2EMeanMS float64 `json:"e2e_mean_ms"`
 	E2EP50MS  float64 `json:"e2e_p50_ms"`
@@ -150,6 +152,7 @@ func (s *Session) Summarise(top int) *Summary {
 	sum := &Summary{
 		Session: s.ID, Stages: []StageSummary{}, Requests: []RequestSummary{}, Missing: s.Missing,
 		Running: s.About.Running, Unbooked: s.About.Dropped, Trigger: s.About.Trigger,
+		RequestIDs: s.About.RequestIDs,
 	}
 	for _, w := range s.Workers {
 		sum.Stages = append(sum.Stages, s.stage(w, top))

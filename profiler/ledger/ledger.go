@@ -34,6 +34,8 @@ type Session struct {
 	Dropped int64 `json:"dropped"`
 	// Trigger says why the flight recorder was dumped; empty for a session that was started.
 	Trigger string `json:"trigger,omitempty"`
+	// RequestIDs are the only requests that were to be noted; empty for all.
+	RequestIDs []string `json:"request_ids,omitempty"`
 	// Workers has every worker of the session, those included that left no trace.
 	Workers []Worker `json:"workers,omitempty"`
 }

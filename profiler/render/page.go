@@ -186,7 +186,10 @@ func cards(in PageInput) []card {
 	return append(list, card{"events", fmt.Sprint(events), fmt.Sprintf("%d dropped, overhead %.2f %%", dropped, overhead)})
 }
 
-// notes say what makes the numbers inexact.
+// notedIDs is how many of the requests that a session was begun for are named.
+const notedIDs = 5
+
+// notes say what makes the numbers inexact, or other than one may think.
 func notes(s *analysis.Summary) []string {
 	var list []string
 	for _, st := range s.Stages {
@@ -196,6 +199,13 @@ func notes(s *analysis.Summary) []string {
 		if st.Disordered > 0 {
 			list = append(list, fmt.Sprintf("%s: %d of %d events overlap others; times around them are not exact", label(st.Worker, st.Name), st.Disordered, st.Events))
 		}
+	}
+	if n := len(s.RequestIDs); n > 0 {
+		names := strings.Join(s.RequestIDs[:min(n, notedIDs)], ", ")
+		if n > notedIDs {
+			names += ", …"
+		}
+		list = append(list, fmt.Sprintf("requests, tokens and waiting are those of %s alone, which the session was begun for: %s", count(n, "request"), names))
 	}
 	if s.Unbooked > 0 {
 		list = append(list, fmt.Sprintf("%d requests are not here: the ledger had no room for them", s.Unbooked))

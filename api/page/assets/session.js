@@ -87,6 +87,7 @@ function header(profile, fault) {
 function analysisSections(profile, a) {
   const total = Math.max(1, a.requests_total);
   return [
+    a.request_ids && h('p', { class: 'note' }, `Requests, tokens and waiting are those of ${count(a.request_ids.length)} requests alone, which the session was begun for: `, h('span', { class: 'names' }, a.request_ids.slice(0, 5).join(', '), a.request_ids.length > 5 && ', …')),
     (a.missing ?? []).map((what) => h('p', { class: 'warning' }, `Missing: ${what}`)),
     h('section', {}, h('h2', {}, 'Stages'), stageTable(a.stages),
       h('h3', {}, 'Busy over time'), timeline(a.timeline, a.stages)),
