@@ -3,9 +3,9 @@
 //
 // A checkpoint is described by three layers of plain data:
 //
-//   - a preset (presets.go) names every dimension of every network;
-//   - a family (qwen2_5_omni.go) turns a preset into config files (config_omni.go) and a list of tensors, each with a shape
-//     and a distribution (tensors*.go);
+//   - a preset (presets.go) names every dimension of every network of a family;
+//   - the family's own code turns a preset into config files (qwen2_5_omni.go, config_omni.go) and a list of tensors, each
+//     with a shape and a distribution (tensors*.go); families.go is the table of families;
 //   - the writer (write.go, safetensors.go) streams those tensors to disk and puts the folder in place atomically.
 //
 // # Random numbers

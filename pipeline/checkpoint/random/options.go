@@ -3,7 +3,6 @@ package random
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -30,7 +29,7 @@ const MaxShards = 512
 
 // Options describe the checkpoint to write. The zero value of a field means "as the preset says".
 type Options struct {
-	Family   string // "qwen2_5_omni", the only one so far; "" means it
+	Family   string // one of Families(); "" means the first
 	Preset   string // one of Presets(Family); "" means "tiny"
 	Seed     uint64 // other seeds give other weights with the same shapes
 	Spelling Spelling
@@ -43,58 +42,45 @@ type Options struct {
 // ErrUnknown marks an unknown family, preset, spelling or dtype.
 var ErrUnknown = errors.New("unknown")
 
-// Families returns the model families that can be written.
-func Families() []string { return []string{familyQwen25Omni} }
-
-// Presets returns the names of the presets of a family, aliases included, or nil for an unknown family.
-func Presets(family string) []string {
-	if family != familyQwen25Omni {
-		return nil
-	}
-	names := make([]string, 0, len(qwen25OmniPresets)+1)
-	names = append(names, presetAlias)
-	for _, p := range qwen25OmniPresets {
-		names = append(names, p.Name)
-	}
-	return names
-}
-
 // resolve fills in what the caller left to the preset and reports every wrong field at once.
-func (o Options) resolve() (Options, *omniPreset, error) {
+func (o Options) resolve() (Options, preset, error) {
 	if o.Family == "" {
-		o.Family = familyQwen25Omni
+		o.Family = families[0].name
 	}
-	if !slices.Contains(Families(), o.Family) {
+	row := findFamily(o.Family)
+	if row == nil {
 		return o, nil, fmt.Errorf("%w family %q: known are %s", ErrUnknown, o.Family, strings.Join(Families(), ", "))
 	}
-	if o.Preset == "" || o.Preset == presetAlias {
-		o.Preset = qwen25OmniPresets[0].Name
+	if o.Preset == "" {
+		o.Preset = presetAlias
 	}
-	preset := findPreset(o.Preset)
-	if preset == nil {
+	chosen := row.find(o.Preset)
+	if chosen == nil {
 		return o, nil, fmt.Errorf("%w preset %q of family %s: known are %s",
 			ErrUnknown, o.Preset, o.Family, strings.Join(Presets(o.Family), ", "))
 	}
+	usual := chosen.usual()
+	o.Preset = usual.Preset
 	var faults []error
 	switch o.Spelling {
 	case SpellingPreset:
-		o.Spelling = preset.Spelling
+		o.Spelling = usual.Spelling
 	case Transformers4, Transformers5:
 	default:
 		faults = append(faults, fmt.Errorf("%w spelling %d: 4 or 5 (transformers 4 or 5)", ErrUnknown, o.Spelling))
 	}
 	switch {
 	case o.Shards == 0:
-		o.Shards = preset.Shards
+		o.Shards = usual.Shards
 	case o.Shards < 0 || o.Shards > MaxShards:
 		faults = append(faults, fmt.Errorf("%d shards: 1 to %d", o.Shards, MaxShards))
 	}
 	switch o.DType {
 	case "":
-		o.DType = preset.DType
+		o.DType = usual.DType
 	case Float32, Float16, BFloat16:
 	default:
 		faults = append(faults, fmt.Errorf("%w dtype %q: %s, %s or %s", ErrUnknown, o.DType, Float32, Float16, BFloat16))
 	}
-	return o, preset, errors.Join(faults...)
+	return o, chosen, errors.Join(faults...)
 }

@@ -90,15 +90,13 @@ type omniPreset struct {
 	PairMerge bool // tokenizer.json's merges as pairs instead of "a b" strings
 }
 
-// findPreset returns the preset of that name, or nil.
-func findPreset(name string) *omniPreset {
-	for i := range qwen25OmniPresets {
-		if qwen25OmniPresets[i].Name == name {
-			return &qwen25OmniPresets[i]
-		}
-	}
-	return nil
+// usual implements preset.
+func (p *omniPreset) usual() Options {
+	return Options{Family: familyQwen25Omni, Preset: p.Name, Spelling: p.Spelling, Shards: p.Shards, DType: p.DType}
 }
+
+// vocabulary implements preset.
+func (p *omniPreset) vocabulary() int { return p.Vocabulary }
 
 // qwen25OmniPresets are the checkpoints of family qwen2_5_omni. The tiny ones differ from one another in every
 // dimension and list, so that a constant of one never fits another; "small" has layers of real shape, so that its

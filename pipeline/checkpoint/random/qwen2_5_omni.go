@@ -12,8 +12,8 @@ const familyQwen25Omni = "qwen2_5_omni"
 //go:embed chat_template.jinja
 var chatTemplate string
 
-// omniFiles returns every file of a Qwen2.5-Omni checkpoint but the weights.
-func omniFiles(o Options, p *omniPreset, t *tokenizer) (map[string][]byte, error) {
+// files implements preset.
+func (p *omniPreset) files(o Options, t *tokenizer) (map[string][]byte, error) {
 	files, err := t.files(p.PairMerge)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,35 @@ func write(t *testing.T, o Options) (string, *Summary) {
 	return dir, summary
 }
 
+// omni returns a preset of family qwen2_5_omni.
+func omni(t testing.TB, name string) *omniPreset {
+	t.Helper()
+	p, ok := findFamily(familyQwen25Omni).find(name).(*omniPreset)
+	require.True(t, ok, name)
+	return p
+}
+
+// A folder is replaced only if every file in it is one that some family writes: isOurs has to know them all.
+func TestEveryFamilyWritesKnownFiles(t *testing.T) {
+	for _, f := range families {
+		require.Equal(t, f.presets[0], f.find(presetAlias))
+		for _, p := range f.presets {
+			options := p.usual()
+			require.Equal(t, f.name, options.Family)
+			require.Equal(t, p, f.find(options.Preset), "two presets have this name")
+			tok, err := newTokenizer(p.vocabulary())
+			require.NoError(t, err)
+			for _, options.Spelling = range []Spelling{Transformers4, Transformers5} {
+				files, err := p.files(options, tok)
+				require.NoError(t, err)
+				for name := range files {
+					assert.True(t, isOurs(name), "%s %s: write.go's isOurs does not name %s", f.name, options.Preset, name)
+				}
+			}
+		}
+	}
+}
+
 // TestSameBytes pins every byte of the tiny checkpoints: goldens and users' notes refer to them by preset and seed. A
 // change here is a change of format that needs new goldens.
 func TestSameBytes(t *testing.T) {
@@ -258,7 +287,7 @@ func TestEveryPresetSaysWhatTheFilesHold(t *testing.T) {
 			assert.Len(t, p.Vocoder.Dilations, len(p.Vocoder.Kernels))
 
 			names := map[string]bool{}
-			for _, tensor := range omniTensors(&p, ids) {
+			for _, tensor := range p.tensors(ids) {
 				assert.False(t, names[tensor.Name], tensor.Name)
 				names[tensor.Name] = true
 				assert.NotZero(t, tensor.elements(), tensor.Name)
@@ -311,7 +340,7 @@ func TestSpeakerFileIsAlignedZip(t *testing.T) {
 			require.NoError(t, err)
 			sizes[member.Name] = member.UncompressedSize64
 		}
-		p := findPreset(preset)
+		p := omni(t, preset)
 		for i, s := range p.Speakers {
 			assert.EqualValues(t, 4*p.DiT.SpeakerEmb, sizes["spk_dict/data/"+string(rune('0'+2*i))])
 			assert.EqualValues(t, 4*p.DiT.Mel*s.Frames, sizes["spk_dict/data/"+string(rune('1'+2*i))])
@@ -466,10 +495,10 @@ func TestSaysWhenThereIsNoSpace(t *testing.T) {
 }
 
 func BenchmarkSmall(b *testing.B) {
-	p := findPreset("small")
+	p := omni(b, "small")
 	tok, err := newTokenizer(p.Vocabulary)
 	require.NoError(b, err)
-	tensors := omniTensors(p, tok.ids())
+	tensors := p.tensors(tok.ids())
 	i := slices.IndexFunc(tensors, func(s tensorSpec) bool { return s.Name == "thinker.model.embed_tokens.weight" })
 	f := newFiller(&tensors[i], encoderFor(BFloat16), p.Name, 0)
 	b.SetBytes(2 * blockElements)

@@ -8,8 +8,8 @@ const (
 	codecLogitStd = 2.0
 )
 
-// omniTensors lists the tensors of a Qwen2.5-Omni checkpoint in the order in which they are stored.
-func omniTensors(p *omniPreset, ids tokenIDs) []tensorSpec {
+// tensors implements preset.
+func (p *omniPreset) tensors(ids tokenIDs) []tensorSpec {
 	var tensors []tensorSpec
 	root := builder{tensors: &tensors}
 	thinkerTensors(root.in("thinker"), p, ids)

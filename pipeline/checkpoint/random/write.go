@@ -37,7 +37,7 @@ type Summary struct {
 // beside it, which then takes its name. A folder that Write made before is replaced; anything else that is not empty is
 // left alone and reported.
 func Write(ctx context.Context, dir string, options Options) (*Summary, error) {
-	options, preset, err := options.resolve()
+	options, chosen, err := options.resolve()
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func Write(ctx context.Context, dir string, options Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	summary, err := writeAll(ctx, temporary, options, preset)
+	summary, err := writeAll(ctx, temporary, options, chosen)
 	if err == nil {
 		err = os.Chmod(temporary, 0o755)
 	}
@@ -71,19 +71,19 @@ func Write(ctx context.Context, dir string, options Options) (*Summary, error) {
 }
 
 // writeAll writes every file of the checkpoint into an existing folder.
-func writeAll(ctx context.Context, dir string, options Options, preset *omniPreset) (*Summary, error) {
-	tokenizer, err := newTokenizer(preset.Vocabulary)
+func writeAll(ctx context.Context, dir string, options Options, p preset) (*Summary, error) {
+	tokenizer, err := newTokenizer(p.vocabulary())
 	if err != nil {
 		return nil, err
 	}
 	ids := tokenizer.ids()
-	tensors := omniTensors(preset, ids)
+	tensors := p.tensors(ids)
 	enc := encoderFor(options.DType)
 	shards, err := layOut(tensors, enc, options.Shards, options.metadata())
 	if err != nil {
 		return nil, err
 	}
-	files, err := omniFiles(options, preset, tokenizer)
+	files, err := p.files(options, tokenizer)
 	if err != nil {
 		return nil, err
 	}
