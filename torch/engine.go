@@ -116,7 +116,7 @@ func (e *Engine) Admit(sequence uint64, params json.RawMessage) error {
 	return e.inner.admit(sequence, params)
 }
 
-// Feed appends input to a sequence; all of it is copied. Torch thread.
+// Feed appends input to a sequence; all of it is copied. One that is Done or Failed takes no notice. Torch thread.
 func (e *Engine) Feed(sequence uint64, input Input) error {
 	defer runtime.KeepAlive(e)
 	var faults []error
@@ -130,7 +130,8 @@ func (e *Engine) Feed(sequence uint64, input Input) error {
 }
 
 // Step advances the sequences by one step each and returns one result for each, in their order. An error of one
-// sequence is in its result; Step itself fails only for a reason that concerns all. Torch thread.
+// sequence is in its result; Step itself fails only for a reason that concerns all. A sequence that is Done says so again,
+// without output. Torch thread.
 func (e *Engine) Step(sequences []uint64) ([]Result, error) {
 	defer runtime.KeepAlive(e)
 	return e.inner.step(sequences)

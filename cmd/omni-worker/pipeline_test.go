@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,127 +14,76 @@ import (
 	"testing"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/checkpoint"
 	"github.com/omni-run/omni/pipeline/checkpoint/random"
 	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/family"
+	"github.com/omni-run/omni/pipeline/family/familytest"
 	"github.com/omni-run/omni/pipeline/pipelinetest"
-	"github.com/omni-run/omni/pipeline/prompt"
 	"github.com/omni-run/omni/profiler"
 )
 
-// goldens holds one folder per checkpoint with two files per case: make_goldens.py there runs the reference.
-const goldens = "../../pipeline/family/testdata/qwen2_5_omni"
+// goldens holds a folder per family with a folder per checkpoint.
+const goldens = "../../pipeline/family/testdata"
 
-// tolerance is how far a sample may lie from the reference's.
-const tolerance = 2e-3
-
-// golden is one request and what the reference answered.
+// A golden is a case of a checkpoint, with the stages that it passes through.
 type golden struct {
-	Case       string
-	Checkpoint struct {
-		Preset string
-		Seed   uint64
-	}
-	Messages []prompt.Message
-	Seed     int64
-	Speaker  string
-	Sampling struct {
-		Thinker, Talker config.SamplingParams
-		Token2wav       map[string]any
-	}
-	RenderedPrompt string  `json:"rendered_prompt"`
-	PromptTokenIDs []int64 `json:"prompt_token_ids"`
-	TokenIDs       []int64 `json:"token_ids"`
-	Text           string
-	FinishReason   string `json:"finish_reason"`
-	Codes          []int64
-	waveform       []float32
+	*familytest.Case
+	text, codes, sound *familytest.Stage // the stage that writes text, the one that makes sound and the one before it
+	sampling           []config.SamplingParams
 }
 
-// readGoldens returns the cases of a checkpoint that can be asked for: those that change how code2wav solves its
-// equation are for the engine's own tests.
-func readGoldens(t *testing.T, preset string) []*golden {
+// askable returns the cases that a request can express: the others are for the engines' own tests.
+func askable(t *testing.T, cases []*familytest.Case) []*golden {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(goldens, preset, "*.json"))
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("goldens of %s: %v, %v", preset, paths, err)
-	}
-	var cases []*golden
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g := &golden{}
-		if err := json.Unmarshal(text, g); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		g.waveform = waveform(t, strings.TrimSuffix(path, "json")+"safetensors")
-		if len(g.Sampling.Token2wav) == 0 {
-			cases = append(cases, g)
-		}
-	}
-	return cases
-}
-
-// waveform reads the tensor of that name, nil if there is none.
-func waveform(t *testing.T, path string) []float32 {
-	t.Helper()
-	data, err := os.ReadFile(path)
+	folder, err := checkpoint.Open(cases[0].WriteCheckpoint(t, t.TempDir()), func(string) string { return "" })
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := binary.LittleEndian.Uint64(data)
-	var header map[string]struct {
-		Offsets []int `json:"data_offsets"`
+	f, err := family.Lookup(folder)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := json.Unmarshal(data[8:8+size], &header); err != nil {
-		t.Fatalf("%s: %v", path, err)
+	var goldens []*golden
+	for _, c := range cases {
+		if !c.Askable() {
+			continue
+		}
+		g := &golden{Case: c, sampling: c.Sampling(t, f.Stages)}
+		for _, s := range f.Stages {
+			switch s.Final {
+			case family.Text:
+				g.text = c.Stages[s.Name]
+			case family.Audio:
+				g.sound, g.codes = c.Stages[s.Name], c.Stages[f.Stages[s.Inputs[0]].Name]
+			}
+		}
+		goldens = append(goldens, g)
 	}
-	entry, ok := header["waveform"]
-	if !ok {
-		return nil
-	}
-	var values []float32
-	for b := data[8+size:][entry.Offsets[0]:entry.Offsets[1]]; len(b) > 0; b = b[4:] {
-		values = append(values, math.Float32frombits(binary.LittleEndian.Uint32(b)))
-	}
-	return values
+	return goldens
 }
 
 func (g *golden) request() pipeline.Request {
-	messages := g.Messages
-	if messages[0].Role != "system" { // the goldens have the template's own default, the family has the one for speech
-		messages = append([]prompt.Message{{Role: "system", Text: "You are a helpful assistant."}}, messages...)
-	}
-	// What a golden does not name is off; here it would be the family's default.
-	off := config.SamplingParams{
-		TopP: config.Ptr(1.0), TopK: config.Ptr(int64(-1)), RepetitionPenalty: config.Ptr(1.0), StopTokenIDs: []int64{},
-	}
-	return pipeline.Request{
-		ID: g.Case, Messages: messages, Seed: &g.Seed, Speaker: g.Speaker,
-		Sampling: []config.SamplingParams{off.Merge(g.Sampling.Thinker), off.Merge(g.Sampling.Talker)},
-	}
+	return pipeline.Request{ID: g.Name, Messages: g.Messages, Seed: &g.Seed, Speaker: g.Speaker, Sampling: g.sampling}
 }
 
 // check compares a response with the reference's answer.
 func (g *golden) check(t *testing.T, r *pipeline.Response) {
 	t.Helper()
 	if r.RenderedPrompt != g.RenderedPrompt || !slices.Equal(r.PromptTokenIDs, g.PromptTokenIDs) {
-		t.Errorf("%s: got prompt %q, want %q", g.Case, r.RenderedPrompt, g.RenderedPrompt)
+		t.Errorf("%s: got prompt %q, want %q", g.Name, r.RenderedPrompt, g.RenderedPrompt)
 	}
-	if !slices.Equal(r.TokenIDs, g.TokenIDs) || r.Text != g.Text || r.FinishReason != g.FinishReason {
-		t.Errorf("%s: got %s %q\n%v, want %s %q\n%v", g.Case, r.FinishReason, r.Text, r.TokenIDs, g.FinishReason, g.Text, g.TokenIDs)
+	if !slices.Equal(r.TokenIDs, g.text.TokenIDs) || r.Text != g.Text || r.FinishReason != g.text.FinishReason {
+		t.Errorf("%s: got %s %q\n%v, want %s %q\n%v", g.Name, r.FinishReason, r.Text, r.TokenIDs, g.text.FinishReason, g.Text, g.text.TokenIDs)
 	}
-	if !slices.Equal(r.Audio.Codes, g.Codes) {
-		t.Errorf("%s: got codes %v, want %v", g.Case, r.Audio.Codes, g.Codes)
+	if g.sound == nil {
+		return
 	}
-	if len(r.Audio.PCM) != len(g.waveform) {
-		t.Fatalf("%s: got %d samples, want %d", g.Case, len(r.Audio.PCM), len(g.waveform))
+	if !slices.Equal(r.Audio.Codes, g.codes.TokenIDs) {
+		t.Errorf("%s: got codes %v, want %v", g.Name, r.Audio.Codes, g.codes.TokenIDs)
 	}
-	for i, want := range g.waveform {
-		if d := math.Abs(float64(r.Audio.PCM[i] - want)); !(d <= tolerance) {
-			t.Fatalf("%s: sample %d is %v, want %v", g.Case, i, r.Audio.PCM[i], want)
-		}
+	if d := familytest.Distance(g.sound.Tensors["audio"], r.Audio.PCM); d > g.sound.Tolerances["audio"] {
+		t.Errorf("%s: the sound is %v from the reference's", g.Name, d)
 	}
 }
 
@@ -148,6 +94,12 @@ func open(t *testing.T, preset string, seed uint64, change func(*pipeline.Config
 	if _, err := random.Write(t.Context(), folder, random.Options{Preset: preset, Seed: seed}); err != nil {
 		t.Fatal(err)
 	}
+	return openFolder(t, folder, change)
+}
+
+// openFolder opens a pipeline of real workers on a checkpoint.
+func openFolder(t *testing.T, folder string, change func(*pipeline.Config)) *pipeline.Omni {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -172,36 +124,33 @@ func open(t *testing.T, preset string, seed uint64, change func(*pipeline.Config
 
 // Three processes give what the reference gives in one, alone and among all the others at once, to the last bit.
 func TestPipelineEqualsTheReference(t *testing.T) {
-	for _, preset := range []string{"tiny-a", "tiny-b", "tiny-c"} {
-		t.Run(preset, func(t *testing.T) {
-			cases := readGoldens(t, preset)
-			o := open(t, preset, cases[0].Checkpoint.Seed, nil)
-			alone := map[string]*pipeline.Response{}
-			for _, g := range cases {
+	familytest.EachCheckpoint(t, goldens, func(t *testing.T, cases []*familytest.Case) {
+		o := openFolder(t, cases[0].WriteCheckpoint(t, t.TempDir()), nil)
+		alone := map[string]*pipeline.Response{}
+		for _, g := range askable(t, cases) {
+			r, err := o.Generate(t.Context(), g.request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.check(t, r)
+			alone[g.Name] = r
+		}
+		var requests sync.WaitGroup
+		for _, g := range askable(t, cases) {
+			requests.Go(func() {
 				r, err := o.Generate(t.Context(), g.request())
 				if err != nil {
-					t.Fatal(err)
+					t.Error(err)
+					return
 				}
-				g.check(t, r)
-				alone[g.Case] = r
-			}
-			var requests sync.WaitGroup
-			for _, g := range cases {
-				requests.Go(func() {
-					r, err := o.Generate(t.Context(), g.request())
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					want := alone[g.Case]
-					if !slices.Equal(r.TokenIDs, want.TokenIDs) || !reflect.DeepEqual(r.Audio, want.Audio) {
-						t.Errorf("%s: among others the request gave something else than alone", g.Case)
-					}
-				})
-			}
-			requests.Wait()
-		})
-	}
+				want := alone[g.Name]
+				if !slices.Equal(r.TokenIDs, want.TokenIDs) || !reflect.DeepEqual(r.Audio, want.Audio) {
+					t.Errorf("%s: among others the request gave something else than alone", g.Name)
+				}
+			})
+		}
+		requests.Wait()
+	})
 }
 
 // A real worker is killed while it decodes: the requests are run again and give what they give undisturbed.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/family/familytest"
 )
 
 // exact is how far samples of both modes may lie apart where a chunk sees all that it depends on.
@@ -22,7 +23,8 @@ func bothModes(g *golden) (stream, full pipeline.Request) {
 	stream = g.request()
 	stream.Speech = streamed
 	full = g.request()
-	full.Sampling = append(full.Sampling, config.SamplingParams{Seed: &g.Seed})
+	full.Sampling = slices.Clone(g.sampling)
+	full.Sampling[len(full.Sampling)-1].Seed = &g.Seed
 	return stream, full
 }
 
@@ -37,62 +39,56 @@ func decibels(signal, other []float32) float64 {
 	return 10 * math.Log10(power/max(difference, 1e-30))
 }
 
-func farthest(a, b []float32) float64 {
-	var most float64
-	for i := range a {
-		most = max(most, math.Abs(float64(a[i]-b[i])))
-	}
-	return most
+// looksAhead reports whether a stage sees more than a chunk for it, so that chunks are not exactly the whole.
+func looksAhead(o *pipeline.Omni) bool {
+	return slices.ContainsFunc(o.Stages(), func(s pipeline.StageStatus) bool { return s.Info.Stream["codec_right_context_frames"] > 0 })
 }
 
-// In mode stream thinker and talker give what the reference gives, and code2wav as many samples: those of mode full where
-// its transformer does not look ahead (tiny-c), and near them otherwise. All at once give what each gives alone.
+// In mode stream the stages before the last give what the reference gives, and the one that makes sound as many samples:
+// those of mode full where it does not look ahead, and near them otherwise. All at once give what each gives alone.
 func TestStreamedSpeechOfEveryGolden(t *testing.T) {
-	looksAhead := map[string]bool{"tiny-a": true, "tiny-b": true, "tiny-c": false}
-	for preset, ahead := range looksAhead {
-		t.Run(preset, func(t *testing.T) {
-			cases := readGoldens(t, preset)
-			o := open(t, preset, cases[0].Checkpoint.Seed, nil)
-			alone := map[string]*pipeline.Response{}
-			for _, g := range cases {
-				stream, full := bothModes(g)
-				want, err := o.Generate(t.Context(), full)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := o.Generate(t.Context(), stream)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !slices.Equal(got.TokenIDs, g.TokenIDs) || !slices.Equal(got.Audio.Codes, g.Codes) {
-					t.Errorf("%s: tokens or codes are not the reference's", g.Case)
-				}
-				if len(got.Audio.PCM) != len(want.Audio.PCM) {
-					t.Fatalf("%s: got %d samples, want %d", g.Case, len(got.Audio.PCM), len(want.Audio.PCM))
-				}
-				if d := farthest(want.Audio.PCM, got.Audio.PCM); !ahead && d > exact {
-					t.Errorf("%s: samples differ by %v", g.Case, d)
-				}
-				if len(g.Codes) > 0 {
-					t.Logf("%s: %d codes, %.1f dB", g.Case, len(g.Codes), decibels(want.Audio.PCM, got.Audio.PCM))
-				}
-				alone[g.Case] = got
+	familytest.EachCheckpoint(t, goldens, func(t *testing.T, cases []*familytest.Case) {
+		o := openFolder(t, cases[0].WriteCheckpoint(t, t.TempDir()), nil)
+		alone := map[string]*pipeline.Response{}
+		all := slices.DeleteFunc(askable(t, cases), func(g *golden) bool { return g.sound == nil })
+		for _, g := range all {
+			stream, full := bothModes(g)
+			want, err := o.Generate(t.Context(), full)
+			if err != nil {
+				t.Fatal(err)
 			}
-			var requests sync.WaitGroup
-			for _, g := range cases {
-				requests.Go(func() {
-					stream, _ := bothModes(g)
-					r, err := o.Generate(t.Context(), stream)
-					if err != nil {
-						t.Error(err)
-					} else if !reflect.DeepEqual(r.Audio, alone[g.Case].Audio) {
-						t.Errorf("%s: among others the request gave something else than alone", g.Case)
-					}
-				})
+			got, err := o.Generate(t.Context(), stream)
+			if err != nil {
+				t.Fatal(err)
 			}
-			requests.Wait()
-		})
-	}
+			if !slices.Equal(got.TokenIDs, g.text.TokenIDs) || !slices.Equal(got.Audio.Codes, g.codes.TokenIDs) {
+				t.Errorf("%s: tokens or codes are not the reference's", g.Name)
+			}
+			if len(got.Audio.PCM) != len(want.Audio.PCM) {
+				t.Fatalf("%s: got %d samples, want %d", g.Name, len(got.Audio.PCM), len(want.Audio.PCM))
+			}
+			if d := familytest.Distance(want.Audio.PCM, got.Audio.PCM); !looksAhead(o) && d > exact {
+				t.Errorf("%s: samples differ by %v", g.Name, d)
+			}
+			if len(g.codes.TokenIDs) > 0 {
+				t.Logf("%s: %d codes, %.1f dB", g.Name, len(g.codes.TokenIDs), decibels(want.Audio.PCM, got.Audio.PCM))
+			}
+			alone[g.Name] = got
+		}
+		var requests sync.WaitGroup
+		for _, g := range all {
+			requests.Go(func() {
+				stream, _ := bothModes(g)
+				r, err := o.Generate(t.Context(), stream)
+				if err != nil {
+					t.Error(err)
+				} else if !reflect.DeepEqual(r.Audio, alone[g.Name].Audio) {
+					t.Errorf("%s: among others the request gave something else than alone", g.Name)
+				}
+			})
+		}
+		requests.Wait()
+	})
 }
 
 // endless is a request whose talker writes until its limit: greedy and without a penalty it repeats itself.

@@ -1,49 +1,19 @@
 package family_test
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline/checkpoint"
-	"github.com/omni-run/omni/pipeline/checkpoint/random"
-	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/pipeline/family"
-	"github.com/omni-run/omni/pipeline/prompt"
+	"github.com/omni-run/omni/pipeline/family/familytest"
 )
-
-// golden is what transformers made of one request; see testdata/qwen2_5_omni/make_goldens.py.
-type golden struct {
-	Checkpoint struct {
-		Preset string
-		Seed   uint64
-	}
-	Messages       []prompt.Message
-	Seed           int64
-	Speaker        string
-	Sampling       struct{ Thinker, Talker config.SamplingParams }
-	RenderedPrompt string  `json:"rendered_prompt"`
-	PromptTokenIDs []int64 `json:"prompt_token_ids"`
-	TokenIDs       []int64 `json:"token_ids"`
-	Text           string
-}
 
 func noEnv(string) string { return "" }
 
-// open opens a family on a random checkpoint.
-func open(t testing.TB, preset string, seed uint64) family.Model {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), preset)
-	_, err := random.Write(t.Context(), dir, random.Options{Preset: preset, Seed: seed})
-	require.NoError(t, err)
-	return openFolder(t, dir)
-}
-
-func openFolder(t testing.TB, dir string) family.Model {
+func openFolder(t testing.TB, dir string) (*family.Family, family.Model) {
 	t.Helper()
 	folder, err := checkpoint.Open(dir, noEnv)
 	require.NoError(t, err)
@@ -51,7 +21,7 @@ func openFolder(t testing.TB, dir string) family.Model {
 	require.NoError(t, err)
 	m, err := f.Open(folder, f.DefaultConfig())
 	require.NoError(t, err)
-	return m
+	return f, m
 }
 
 // infos are those of engines with that vocabulary and those speakers.
@@ -63,37 +33,34 @@ func infos(vocabulary int64, speakers ...string) map[int]family.StageInfo {
 	}
 }
 
-func TestPromptsAndTextEqualTheReference(t *testing.T) {
-	for _, preset := range []string{"tiny-a", "tiny-b", "tiny-c"} {
-		t.Run(preset, func(t *testing.T) {
-			files, err := filepath.Glob(filepath.Join("testdata", "qwen2_5_omni", preset, "*.json"))
-			require.NoError(t, err)
-			require.NotEmpty(t, files)
-			model := family.Model(nil)
-			for _, file := range files {
-				data, err := os.ReadFile(file)
-				require.NoError(t, err)
-				var g golden
-				require.NoError(t, json.Unmarshal(data, &g), file)
-				if model == nil {
-					model = open(t, g.Checkpoint.Preset, g.Checkpoint.Seed)
-				}
-				checkGolden(t, model, g, filepath.Base(file))
-			}
-		})
+// every describes engines of all stages, so that a request can be prepared without them.
+func every(stages []family.Stage, speaker string) map[int]family.StageInfo {
+	all := map[int]family.StageInfo{}
+	for _, s := range stages {
+		all[s.ID] = family.StageInfo{
+			VocabSize: 100_000, MaxPositions: 4096, Speakers: []string{speaker}, DefaultSpeaker: speaker, SampleRate: 24000,
+		}
 	}
+	return all
 }
 
-func checkGolden(t *testing.T, model family.Model, g golden, name string) {
-	t.Helper()
-	p, err := model.Prepare(family.Request{
-		Messages: g.Messages, Speaker: g.Speaker, Seed: &g.Seed,
-		Sampling: []config.SamplingParams{g.Sampling.Thinker, g.Sampling.Talker},
-	}, infos(100_000, g.Speaker))
-	require.NoError(t, err, name)
-	assert.Equal(t, g.RenderedPrompt, p.RenderedPrompt, name)
-	assert.Equal(t, g.PromptTokenIDs, p.PromptTokenIDs, name)
-	assert.Equal(t, []int{0, 1, 2}, p.Stages, name)
-	d := model.NewTextDecoder()
-	assert.Equal(t, g.Text, d.Push(g.TokenIDs...)+d.Flush(), name)
+func TestPromptsAndTextEqualTheReference(t *testing.T) {
+	familytest.EachCheckpoint(t, "testdata", func(t *testing.T, cases []*familytest.Case) {
+		f, model := openFolder(t, cases[0].WriteCheckpoint(t, t.TempDir()))
+		for _, g := range cases {
+			p, err := model.Prepare(family.Request{
+				Messages: g.Messages, Speaker: g.Speaker, Seed: &g.Seed, Sampling: g.Sampling(t, f.Stages),
+			}, every(f.Stages, g.Speaker))
+			require.NoError(t, err, g.Name)
+			assert.Equal(t, g.RenderedPrompt, p.RenderedPrompt, g.Name)
+			assert.Equal(t, g.PromptTokenIDs, p.PromptTokenIDs, g.Name)
+			assert.Len(t, p.Stages, len(f.Stages), g.Name)
+			for _, s := range f.Stages {
+				if s.Final == family.Text {
+					d := model.NewTextDecoder()
+					assert.Equal(t, g.Text, d.Push(g.Stages[s.Name].TokenIDs...)+d.Flush(), g.Name)
+				}
+			}
+		}
+	})
 }

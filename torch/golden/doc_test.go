@@ -1,6 +1,7 @@
 // Package golden_test drives the real engines of libomni.so with the goldens of every family: random checkpoints are
-// written to a temporary folder, their three networks are opened in float32, requests pass through them as they would
-// in a pipeline, and everything is compared with what transformers computed from the same weights.
+// written to a temporary folder, the networks of their stages are opened in float32, requests pass through them along the
+// edges of the family's graph as they would in a pipeline, and everything is compared with what the reference computed
+// from the same weights. Every network of the library is also held to what all engines promise.
 //
 // It is a package of its own because the tests of package torch run with a library of weightless engines.
 package golden_test

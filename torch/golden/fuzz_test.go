@@ -20,7 +20,7 @@ import (
 // reached as users reach it, through OpenEngine; the pickle is put into a proper archive, since the archive's reader and
 // its check sums are libtorch's and would stop nearly every mutation.
 func FuzzSpeakers(f *testing.F) {
-	source := checkpoint(f, readCases(f, filepath.Join(goldenFolder, "tiny-a"))[0])
+	source := tinyA(f)[0].WriteCheckpoint(f, scratchFolder)
 	folder := f.TempDir()
 	entries, err := os.ReadDir(source)
 	require.NoError(f, err)

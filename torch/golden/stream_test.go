@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/omni-run/omni/pipeline/family/familytest"
 	"github.com/omni-run/omni/torch"
 )
 
@@ -144,7 +145,7 @@ func (m *speechEngine) listen(s *spoken, fed int) error {
 			if s.firstAt == 0 {
 				s.firstAt = fed
 			}
-			s.samples = append(s.samples, floats(tensor.Data)...)
+			s.samples = append(s.samples, familytest.Floats(tensor.Data)...)
 		}
 		if results[0].State != torch.Ready {
 			return nil

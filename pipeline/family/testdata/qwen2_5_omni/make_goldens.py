@@ -5,10 +5,11 @@
     ref/bin/python pipeline/family/testdata/qwen2_5_omni/make_goldens.py [--only CASE ...]
 
 Run it from the repository's root after `make build`. The checkpoints are written by `omni-run make-checkpoint`; they
-are deterministic, so only their fingerprint is stored. Per case there is <preset>/<case>.json with everything that must
-be equal (prompt, ids, codes, hashes of the random generator's state between the stages) and <preset>/<case>.safetensors
-with everything that must be close: the rows that go from the thinker to the talker, the mel spectrogram, the waveform.
-All in float32 on one CPU thread.
+are deterministic, so only their fingerprint is stored. Per case there is <preset>/<case>.json and
+<preset>/<case>.safetensors, in the form that pipeline/family/familytest reads for every family. The first holds what must
+be equal: the prompt and, by the stages' names, token ids and hashes of the random generator's state after the stage; and
+how close the tensors must be that a stage hands out. The second holds those as <stage>.<tensor>: the thinker's rows and
+the waveform. All in float32 on one CPU thread.
 
 With --checkpoint DIR --out DIR it does the same for any other checkpoint, and torch/golden compares with that:
 
@@ -36,9 +37,14 @@ from transformers import AutoTokenizer, Qwen2_5OmniForConditionalGeneration
 from cases import CASES
 
 HERE = pathlib.Path(__file__).resolve().parent
+FAMILY = "qwen2_5_omni"
 PRESETS = ["tiny-a", "tiny-b", "tiny-c"]
 CHECKPOINT_SEED = 20
 SEARCH_LIMIT = 400
+
+# How far a float32 computation may be from the reference's: hidden rows, whose elements are around 1, and samples, which
+# lie in [-1, 1].
+TOLERANCES = {"thinker": {"prompt_rows": 1e-4, "reply_rows": 1e-4}, "code2wav": {"audio": 2e-3}}
 
 
 def checkpoint_sum(folder):
@@ -98,7 +104,6 @@ class Recorder:
         self.seen = {}
         self._watch(self.model.thinker, "generate", self._after_thinker)
         self._watch(self.model.talker, "generate", self._after_talker)
-        self._watch(self.model.token2wav.code2wav_dit_model, "sample", self._after_dit)
 
     def _watch(self, module, method, after):
         original = getattr(module, method)
@@ -124,9 +129,6 @@ class Recorder:
         self.seen["codes_finish"] = "stop" if ends else "length"
         self.seen["rng_after_talker"] = state_sum()
 
-    def _after_dit(self, result, kwargs):
-        self.seen["mel"] = result[0].transpose(0, 1)
-
     def run(self, case, seed, text_ends):
         """Answers one request. What the reference does not reach is missing from the result."""
         self.seen.clear()
@@ -147,8 +149,7 @@ class Recorder:
         torch.manual_seed(seed)
         try:
             _, waveform = self.model.generate(**inputs, **arguments)
-            self.seen["waveform"] = waveform
-            self.seen["rng_after_token2wav"] = state_sum()
+            self.seen["audio"] = waveform
         except (RuntimeError, ValueError, IndexError) as error:
             self.seen["reference_error"] = f"{type(error).__name__}: {error}"
         return {**self.seen, "rendered_prompt": rendered, "prompt_token_ids": prompt_ids, "speaker": arguments["speaker"]}
@@ -187,9 +188,19 @@ def answer(recorder, case):
     return result
 
 
+def stage_document(params, result, names, tolerances):
+    """What one stage is given and what it answers; names maps keys of the document to keys of result."""
+    document = {"params": params}
+    document.update({key: result[name] for key, name in names.items() if name in result})
+    if tolerances:
+        document["tolerances"] = tolerances
+    return document
+
+
 def store(folder, checkpoint, case, result, recorder):
     """Writes the two files of a case."""
     thinker = {**case["thinker"], "stop_token_ids": result["text_ends"]}
+    result["thinker_finish"] = "stop" if result["token_ids"][-1] in result["text_ends"] else "length"
     document = {
         "case": case["name"],
         "checkpoint": checkpoint,
@@ -200,29 +211,37 @@ def store(folder, checkpoint, case, result, recorder):
         "messages": case["messages"],
         "seed": result["seed"],
         "speaker": result["speaker"],
-        "sampling": {"thinker": thinker, "talker": case["talker"], "token2wav": case.get("token2wav", {})},
         "rendered_prompt": result["rendered_prompt"],
         "prompt_token_ids": result["prompt_token_ids"],
-        "token_ids": result["token_ids"],
         "text": recorder.tokenizer.decode(result["token_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False),
-        "finish_reason": "stop" if result["token_ids"][-1] in result["text_ends"] else "length",
+        "stages": {
+            "thinker": stage_document(
+                {"sampling": thinker}, result,
+                {"token_ids": "token_ids", "finish_reason": "thinker_finish", "rng_after": "rng_after_thinker"},
+                TOLERANCES["thinker"],
+            ),
+            "talker": stage_document(
+                {"sampling": case["talker"]}, result,
+                {"token_ids": "codes", "finish_reason": "codes_finish", "rng_after": "rng_after_talker"}, None,
+            ),
+            "code2wav": stage_document(case.get("token2wav", {}), result, {}, TOLERANCES["code2wav"]),
+        },
     }
-    for name in ("codes", "codes_finish", "rng_after_thinker", "rng_after_talker", "rng_after_token2wav", "reference_error"):
-        if name in result:
-            document[name] = result[name]
+    if "reference_error" in result:
+        document["reference_error"] = result["reference_error"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{case['name']}.json").write_text(
         json.dumps(document, ensure_ascii=False, indent=1, sort_keys=False) + "\n", encoding="utf-8"
     )
     tensors = {
-        name: result[name].contiguous().float()
-        for name in ("prompt_rows", "reply_rows", "mel", "waveform") if name in result
+        f"{stage}.{name}": result[name].contiguous().float()
+        for stage, names in TOLERANCES.items() for name in names if name in result
     }
     safetensors.torch.save_file(tensors, folder / f"{case['name']}.safetensors")
-    audio = f"{len(result['waveform'])} samples" if "waveform" in result else result["reference_error"][:60]
+    audio = f"{len(result['audio'])} samples" if "audio" in result else result["reference_error"][:60]
     print(
         f"{folder.name}/{case['name']}: prompt {len(result['prompt_token_ids'])}, reply {len(result['token_ids'])} "
-        f"({document['finish_reason']}), codes {len(result.get('codes', []))} ({result.get('codes_finish')}), "
+        f"({result['thinker_finish']}), codes {len(result.get('codes', []))} ({result.get('codes_finish')}), "
         f"seed {result['seed']}, {audio}"
     )
 
@@ -254,11 +273,11 @@ def main():
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary) / preset
             subprocess.run(
-                [*options.make.split(), "make-checkpoint", "--family", "qwen2_5_omni", "--preset", preset,
+                [*options.make.split(), "make-checkpoint", "--family", FAMILY, "--preset", preset,
                  "--seed", str(CHECKPOINT_SEED), "--out", str(folder)],
                 check=True, stdout=sys.stderr,
             )
-            record(folder, HERE / preset, {"preset": preset, "seed": CHECKPOINT_SEED}, cases)
+            record(folder, HERE / preset, {"family": FAMILY, "preset": preset, "seed": CHECKPOINT_SEED}, cases)
 
 
 if __name__ == "__main__":
