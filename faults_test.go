@@ -34,10 +34,17 @@ var faults = []struct {
 		"pipeline.TestOpenReportsWhyAStageCannotStart", "pipeline.TestWorkerThatCannotComeBackFailsWhoeverWaits", "pipeline.TestRestartsPauseLongerUpToALimit",
 	}},
 	{"the parent is killed", []string{"pipeline.TestNoWorkerOutlivesItsParent"}},
-	{"SIGINT and SIGTERM in every phase, and a second one", []string{"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase", "cmd/omni-run.TestTheSecondSignalStopsAtOnce"}},
 	{"profile control comes into a flood of requests", []string{"pipeline.TestProfileControlIsNotDelayedByRequests", "pipeline/worker.TestProfileControlComesBeforeQueuedInput"}},
 	{"a request never ends", []string{"pipeline.TestRequestThatNeverEndsDumpsTheFlightRecorders", "pipeline.TestSlowRequestsInAStepThatDoesNotEnd"}},
 	{"the clocks of workers differ from the pipeline's", []string{"pipeline.TestLedgerOfWorkersWithOtherClocks", "pipeline.TestMergedTraceOfWorkersWithOtherClocks"}},
+	{"SIGINT and SIGTERM in every phase, and a second one", []string{
+		"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase", "cmd/omni-run.TestSignalWhileTheResultsAreWritten", "cmd/omni-run.TestSignalBetweenResults",
+		"cmd/omni-run.TestTheSecondSignalStopsAtOnceInEveryPhase", "cmd/omni-run.TestTheSecondSignalEndsFrozenWorkers",
+	}},
+	{"SIGINT and SIGTERM to a server: idle, with a request, with a profile, without all its workers, and a second one", []string{
+		"cmd/omni-run.TestServerStopsCleanlyAtASignal", "cmd/omni-run.TestServerCutsOffWhatDoesNotEnd", "cmd/omni-run.TestTheSecondSignalStopsAServerAtOnce",
+		"cmd/omni-run.TestSignalToAServerWithoutAllItsWorkers",
+	}},
 	{"the output or profile folder is missing, a file, read-only, full", []string{"cmd/omni-run.TestFoldersThatCannotBeWritten", "pipeline.TestFullDiskOfOneStage"}},
 	{"a limit of memory is hit while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestMemoryLimitWhileLoadingIsAnErrorOfAStage"}},
 	{"a checkpoint is cut short", []string{"cmd/omni-worker.TestTruncatedCheckpointIsAnErrorOfAStage"}},

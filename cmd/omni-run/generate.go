@@ -120,7 +120,7 @@ func (r *run) records() bool {
 }
 
 // endProfile ends the session and waits for its files; of flight recorders it returns the last dump, nil without one. Who
-// has interrupted the command does not wait for the pictures.
+// has interrupted the command does not wait for the pictures: that they are missing is an error.
 func (r *run) endProfile(ctx context.Context, omni engine) (*pipeline.ProfileReport, error) {
 	var stopped *pipeline.ProfileReport
 	session := ""
@@ -133,12 +133,23 @@ func (r *run) endProfile(ctx context.Context, omni engine) (*pipeline.ProfileRep
 	}
 	report, err := omni.WaitProfile(ctx, session)
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return stopped, nil //nolint:nilerr // the waiting was given up, the session is well
+	case ctx.Err() != nil:
+		return stopped, r.withoutPictures(stopped)
 	case err != nil || report.Session == "":
 		return nil, err
 	}
 	return report, nil
+}
+
+// withoutPictures is the error of a session whose files are there and whose pictures were not waited for, nil if there were
+// to be none. stopped may be nil.
+func (r *run) withoutPictures(stopped *pipeline.ProfileReport) error {
+	profiler := r.options.pipeline.Profiler
+	if stopped == nil || !profiler.MergeProfiles {
+		return nil
+	}
+	return fmt.Errorf("the merged trace and the page of session %s were not waited for: omni-run profile merge %s makes the one, omni-run profile report %[2]s the other",
+		stopped.Session, profiler.TorchProfilerDir)
 }
 
 // all runs every request at once (the pipeline holds back what exceeds its limit) and returns the results in the

@@ -8,7 +8,7 @@
 // The command is a thin layer: packages pipeline, api and profiler do the work, this one reads flags and prompts, shows
 // progress and writes results. What programs read goes to standard output, everything else to standard error. Actions return
 // errors; main alone turns them into an exit code: 0 when all requests are done, 1 when some failed, 2 for a mistake
-// in the command line, 130 after an interrupt.
+// in the command line, 130 after an interrupt that left something undone.
 package main
 
 import (
@@ -78,6 +78,7 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	go func() {
 		for range signals {
 			if ctx.Err() != nil {
+				fmt.Fprintln(os.Stderr, "omni-run: stopped at once; what was being written is not complete")
 				os.Exit(exitInterrupted)
 			}
 			cancel(errInterrupted)
@@ -107,8 +108,10 @@ func exitCode(ctx context.Context, err error) int {
 // report tells a person why the command ended, if that is not plain from what was printed before.
 func report(w io.Writer, err error, code int) {
 	switch {
-	case code == exitInterrupted:
+	case code == exitInterrupted && (errors.Is(err, errRequestsFailed) || errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled)):
 		fmt.Fprintln(w, "omni-run: interrupted")
+	case code == exitInterrupted:
+		fmt.Fprintf(w, "omni-run: interrupted: %v\n", err)
 	case err == nil || errors.Is(err, errRequestsFailed):
 	case code == exitUsage:
 		fmt.Fprintf(w, "omni-run: %v\nomni-run --help shows the flags, with examples\n", err)

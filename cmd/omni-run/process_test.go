@@ -21,25 +21,34 @@ import (
 )
 
 const (
-	// scriptsVariable makes the test binary the command, over workers that behave as its value says.
-	scriptsVariable = "OMNI_RUN_TEST_SCRIPTS"
+	// behaviourVariable makes the test binary the command, over workers that behave as its value says.
+	behaviourVariable = "OMNI_RUN_TEST_BEHAVIOUR"
 	// markVariable is inherited by the workers, so that a test finds them among all processes.
 	markVariable = "OMNI_RUN_TEST_MARK"
 )
 
+// behaviour is what the workers of a command do, and how long their pipeline waits for them.
+type behaviour struct {
+	Scripts map[string]pipelinetest.Script
+	Limits  *pipeline.Limits // nil for pipelinetest's
+}
+
 func TestMain(m *testing.M) {
 	pipelinetest.RunIfWorker()
-	if text := os.Getenv(scriptsVariable); text != "" {
+	if text := os.Getenv(behaviourVariable); text != "" {
 		os.Exit(execute(os.Args, func(ctx context.Context, cfg pipeline.Config) (engine, error) {
-			var scripts map[string]pipelinetest.Script
-			if err := json.Unmarshal([]byte(text), &scripts); err != nil {
+			var b behaviour
+			if err := json.Unmarshal([]byte(text), &b); err != nil {
 				return nil, err
 			}
-			fake, err := pipelinetest.NewConfig(scripts)
+			fake, err := pipelinetest.NewConfig(b.Scripts)
 			if err != nil {
 				return nil, err
 			}
 			cfg.WorkerPath, cfg.WorkerEnv, cfg.Limits = fake.WorkerPath, fake.WorkerEnv, fake.Limits
+			if b.Limits != nil {
+				cfg.Limits = *b.Limits
+			}
 			return pipeline.OpenGraph(ctx, cfg, pipelinetest.Graph())
 		}))
 	}
@@ -51,6 +60,7 @@ type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	mark   string
+	out    string // its folder for results
 	stdout strings.Builder
 	stderr *bufio.Scanner
 	log    strings.Builder // of stderr
@@ -60,18 +70,30 @@ var marks atomic.Int64
 
 func startCommand(t *testing.T, scripts map[string]pipelinetest.Script, args ...string) *process {
 	t.Helper()
-	text, err := json.Marshal(scripts)
-	require.NoError(t, err)
-	p := &process{t: t, mark: fmt.Sprintf("%d-%d", os.Getpid(), marks.Add(1))}
-	p.cmd = exec.Command(os.Args[0], append([]string{"--model", "none", "--output-dir", filepath.Join(t.TempDir(), "out")}, args...)...)
-	p.cmd.Env = append(os.Environ(), scriptsVariable+"="+string(text), markVariable+"="+p.mark, "GORACE=atexit_sleep_ms=0")
-	p.cmd.Stdout = &p.stdout
-	stderr, err := p.cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, p.cmd.Start())
-	p.stderr = bufio.NewScanner(stderr)
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	p := newCommand(t, behaviour{Scripts: scripts}, args...)
+	p.start()
 	return p
+}
+
+// newCommand is a command that has not been started.
+func newCommand(t *testing.T, b behaviour, args ...string) *process {
+	t.Helper()
+	text, err := json.Marshal(b)
+	require.NoError(t, err)
+	p := &process{t: t, mark: fmt.Sprintf("%d-%d", os.Getpid(), marks.Add(1)), out: filepath.Join(t.TempDir(), "out")}
+	p.cmd = exec.Command(os.Args[0], append([]string{"--model", "none", "--output-dir", p.out}, args...)...)
+	p.cmd.Env = append(os.Environ(), behaviourVariable+"="+string(text), markVariable+"="+p.mark, "GORACE=atexit_sleep_ms=0")
+	p.cmd.Stdout = &p.stdout
+	return p
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	stderr, err := p.cmd.StderrPipe()
+	require.NoError(p.t, err)
+	require.NoError(p.t, p.cmd.Start())
+	p.stderr = bufio.NewScanner(stderr)
+	p.t.Cleanup(func() { _ = p.cmd.Process.Kill() })
 }
 
 // await reads standard error up to a line that holds text.
@@ -155,83 +177,4 @@ func TestAWorkerThatKeepsDyingFailsItsRequestsByName(t *testing.T) {
 	require.EqualValues(t, 2, fault["stage"])
 	require.Contains(t, fault["message"], "code2wav")
 	require.Contains(t, fault["message"], "killed")
-}
-
-// A signal comes while a worker stands at a point of each phase, not at some time after the start.
-func TestSignalsStopCleanlyInEveryPhase(t *testing.T) {
-	type phase struct {
-		name, stage string
-		at          pipelinetest.Point
-		dies        bool // at the admission of the request, once
-		profile     bool
-	}
-	phases := []phase{
-		{name: "loading", stage: pipelinetest.Talker, at: pipelinetest.AtLoad},
-		{name: "admitting", stage: pipelinetest.Code2Wav, at: pipelinetest.AtAdmit},
-		{name: "prefilling", stage: pipelinetest.Thinker, at: pipelinetest.AtPrefill},
-		{name: "decoding in the thinker", stage: pipelinetest.Thinker, at: pipelinetest.AtDecode},
-		{name: "handing on to the talker", stage: pipelinetest.Talker, at: pipelinetest.AtFeed},
-		{name: "decoding in the talker", stage: pipelinetest.Talker, at: pipelinetest.AtDecode},
-		{name: "handing on to code2wav", stage: pipelinetest.Code2Wav, at: pipelinetest.AtFeed},
-		{name: "decoding in code2wav", stage: pipelinetest.Code2Wav, at: pipelinetest.AtDecode},
-		{name: "while profiled", stage: pipelinetest.Thinker, at: pipelinetest.AtDecode, profile: true},
-		{name: "writing a profile", stage: pipelinetest.Talker, at: pipelinetest.AtWrite, profile: true},
-		{name: "while a stage comes back", stage: pipelinetest.Talker, at: pipelinetest.AtLoad, dies: true},
-	}
-	for _, test := range phases {
-		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-			t.Run(fmt.Sprintf("%s, %v", test.name, signal), func(t *testing.T) {
-				gate := pipelinetest.NewGate(t)
-				script := gate.Script(test.at, 1)
-				if test.dies { // the gate is for the worker that follows
-					died := filepath.Join(t.TempDir(), "died")
-					script.Faults[0].After = died
-					script.Faults = append(script.Faults, pipelinetest.Fault{At: pipelinetest.AtAdmit, Do: pipelinetest.Kill, Once: died})
-				}
-				args := []string{"--prompt", "one", "--max-tokens", "20", "--format", "json"}
-				profiles := t.TempDir()
-				if test.profile {
-					args = append(args, "--profile-dir", profiles)
-				}
-				p := startCommand(t, map[string]pipelinetest.Script{test.stage: script}, args...)
-				gate.Reached()
-				p.interrupt(signal)
-				p.await("stopping")
-				gate.Open()
-				got := p.end()
-				request := got.object(t)["requests"].([]any)[0].(map[string]any)
-				if test.at == pipelinetest.AtWrite { // what was asked for is done and written, all but the pictures
-					require.Zero(t, got.code, got.stderr)
-					require.Equal(t, pipelinetest.Expect("one", 20).Text, request["text"])
-				} else {
-					require.Equal(t, exitInterrupted, got.code, got.stderr)
-					require.Contains(t, got.stderr, "omni-run: interrupted")
-					require.Equal(t, "CANCELLED", request["error"].(map[string]any)["code"])
-				}
-				left, err := filepath.Glob(filepath.Join(profiles, "*.tmp"))
-				require.NoError(t, err)
-				require.Empty(t, left, "every profile file is complete")
-				if test.profile {
-					traces, err := filepath.Glob(filepath.Join(profiles, "*.pt.trace.json*"))
-					require.NoError(t, err)
-					require.Len(t, traces, 3, "what had been recorded is kept")
-				}
-			})
-		}
-	}
-}
-
-func TestTheSecondSignalStopsAtOnce(t *testing.T) {
-	scripts := map[string]pipelinetest.Script{
-		pipelinetest.Thinker: {Faults: []pipelinetest.Fault{{At: pipelinetest.AtPrefill, Do: pipelinetest.Freeze}}},
-	}
-	p := startCommand(t, scripts, "--prompt", "one")
-	p.await("loaded 3 stages")
-	began := time.Now()
-	p.interrupt(syscall.SIGINT)
-	p.await("interrupt again to stop at once")
-	p.interrupt(syscall.SIGINT)
-	got := p.end()
-	require.Equal(t, exitInterrupted, got.code, got.stderr)
-	require.Less(t, time.Since(began), 3*time.Second, "without waiting for a worker that does not answer")
 }

@@ -253,6 +253,9 @@ func (e *engine) Release(id uint64) error {
 
 // Close implements worker.Engine.
 func (e *engine) Close() error {
+	if err := e.faults.at(AtClose); err != nil {
+		return err
+	}
 	if len(e.sequences) > 0 {
 		return fmt.Errorf("%d sequences were not released", len(e.sequences))
 	}

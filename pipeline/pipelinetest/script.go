@@ -27,6 +27,7 @@ const (
 	AtControl Point = "control" // the start or stop of a profile session has come, on the goroutine that receives
 	AtProfile Point = "profile" // the start of a recording
 	AtWrite   Point = "write"   // the files of a recording are about to be written, on a goroutine of its own
+	AtClose   Point = "close"   // of the engine, before the worker ends properly
 )
 
 // AnyStage is the name of the script whose faults at AtStart happen in every worker.
