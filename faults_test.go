@@ -46,7 +46,7 @@ var faults = []struct {
 		"cmd/omni-run.TestSignalToAServerWithoutAllItsWorkers",
 	}},
 	{"the output or profile folder is missing, a file, read-only, full", []string{"cmd/omni-run.TestFoldersThatCannotBeWritten", "pipeline.TestFullDiskOfOneStage"}},
-	{"a limit of memory is hit while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestMemoryLimitWhileLoadingIsAnErrorOfAStage"}},
+	{"a limit of memory is hit while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestMemoryLimitWhileLoadingIsAnErrorOfAStage", "cmd/omni-worker.TestMemoryLimitAtTheStartIsAnErrorOfAStage"}},
 	{"a checkpoint is cut short", []string{"cmd/omni-worker.TestTruncatedCheckpointIsAnErrorOfAStage"}},
 	{"a request is cancelled in every stage, or its reader leaves", []string{
 		"pipeline.TestCancelInEveryStage", "pipeline.TestBreakingOutOfAStreamCancelsIt", "cmd/omni-worker.TestCancelledRequestLeavesNothingBehind",

@@ -28,9 +28,9 @@ const orphanGrace = 500 * time.Millisecond
 // The main goroutine keeps the process's main thread, which libtorch's profiler wants for itself.
 func init() { runtime.LockOSThread() }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(os.Args[1:], backend{})) }
 
-func run(args []string) int {
+func run(args []string, b worker.Backend) int {
 	switch {
 	case len(args) == 1 && args[0] == "--version":
 		fmt.Printf("%s\nCUDA: %s\n", build(), cuda())
@@ -40,7 +40,7 @@ func run(args []string) int {
 			"Try: omni-run --help. It takes one flag, --version.")
 		return 2
 	}
-	if err := serve(); err != nil {
+	if err := serve(b); err != nil {
 		fmt.Fprintln(os.Stderr, "omni-worker:", err)
 		return 1
 	}
@@ -53,7 +53,7 @@ func connected() bool {
 	return syscall.Fstat(connectionFD, &stat) == nil && stat.Mode&syscall.S_IFMT == syscall.S_IFSOCK
 }
 
-func serve() error {
+func serve(b worker.Backend) error {
 	conn, err := transport.FromFile(os.NewFile(connectionFD, "connection to the pipeline"))
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func serve() error {
 	signal.Ignore(syscall.SIGINT)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	err = worker.Run(ctx, conn, backend{}, worker.Options{
+	err = worker.Run(ctx, conn, b, worker.Options{
 		ABI:   torch.ABIVersion(),
 		Build: build(),
 		Lost: func(error) {

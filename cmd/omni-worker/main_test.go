@@ -2,51 +2,37 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/omni-run/omni/pipeline/worker"
 )
 
 // workerVariable turns the test binary into the program itself.
 const workerVariable = "OMNI_WORKER_TEST"
 
-// memoryVariable is how many MiB a worker may take beyond what it has when it starts.
-const memoryVariable = "OMNI_WORKER_TEST_MEMORY"
-
 func TestMain(m *testing.M) {
 	if os.Getenv(workerVariable) != "" {
-		if mib := os.Getenv(memoryVariable); mib != "" {
-			if err := limitMemory(mib); err != nil {
+		var b worker.Backend = backend{}
+		switch limit := os.Getenv(memoryVariable); limit {
+		case "":
+		case limitedAtStart:
+			if err := limitMemory(4 << 20); err != nil { // less than a thread takes
 				panic(err)
 			}
+		case limitedInLoad:
+			b = limited{b}
+		default:
+			panic(memoryVariable + " is " + limit)
 		}
-		os.Exit(run(os.Args[1:]))
+		os.Exit(run(os.Args[1:], b))
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// limitMemory bounds the address space of this process. It is done here and not from the start on because the race
-// detector maps terabytes before main.
-func limitMemory(mib string) error {
-	text, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return err
-	}
-	var pages, more uint64
-	if _, err := fmt.Sscan(string(text), &pages); err != nil {
-		return err
-	}
-	if _, err := fmt.Sscan(mib, &more); err != nil {
-		return err
-	}
-	most := pages*uint64(os.Getpagesize()) + more<<20
-	return syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: most, Max: most})
 }
 
 // program runs the worker by hand.

@@ -220,36 +220,6 @@ func TestTruncatedCheckpointIsAnErrorOfAStage(t *testing.T) {
 	}
 }
 
-// A real worker hits its limit of memory before it is ready: the pipeline does not open, and says which stage and what was
-// seen of it, whether libtorch reported the end of memory or the process died of it.
-func TestMemoryLimitWhileLoadingIsAnErrorOfAStage(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "tiny")
-	if _, err := random.Write(t.Context(), folder, random.Options{Seed: 1}); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, mib := range []int{4, 8, 12} { // from where threads cannot be made to where tensors can
-		o, err := pipeline.Open(t.Context(), pipeline.Config{
-			Model: folder, WorkerPath: self, WorkerEnv: []string{workerVariable + "=1", fmt.Sprintf("%s=%d", memoryVariable, mib)},
-		})
-		if err == nil {
-			o.Close()
-			if mib == 4 {
-				t.Error("no limit was hit")
-			}
-			continue
-		}
-		var stage *pipeline.StageError
-		if !errors.As(err, &stage) || stage.Name == "" || stage.Cause == nil {
-			t.Errorf("%d MiB: got %v, want a stage and a cause", mib, err)
-		}
-		t.Logf("%d MiB: %.300s", mib, err)
-	}
-}
-
 // A crash in C++ ends one worker, and what is left of it to read is the signal, not pages of stacks and registers.
 func TestCrashInTheLibraryLeavesShortLastWords(t *testing.T) {
 	o := open(t, "tiny", 1, nil)
