@@ -12,15 +12,17 @@ var faults = []struct {
 	what  string
 	tests []string // package.Test
 }{
-	{"a worker is killed while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart"}},
+	{"a worker is killed while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
 	{"a worker is killed at admission, in prefill, in decode, while it is fed, while it hands on", []string{"pipeline.TestRequestIsRunAgainAfterADeath", "pipeline.TestDeathInsideAMessageIsADeath", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
 	{"a worker is killed while it is profiled: idle, as it begins to record, in a recorded step, while it writes its files", []string{
 		"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissedAndCanBeRepaired",
-		"pipeline.TestWorkerIsKilledAtEveryPointOfASession",
+		"pipeline.TestWorkerIsKilledAtEveryPointOfASession", "cmd/omni-worker.TestSessionOfRealWorkersThatLosesOne",
 	}},
 	{"a worker is killed again and again", []string{"pipeline.TestRequestIsRunAgainOnlyOnce", "cmd/omni-run.TestAWorkerThatKeepsDyingFailsItsRequestsByName"}},
 	{"a worker dies after the caller has seen something", []string{"pipeline.TestDeathFailsWhatHasBeenShown"}},
-	{"a worker is told to end from outside", []string{"pipeline.TestTerminatedWorkerComesBack", "pipeline.TestTerminatedWorkerLeavesItsFiles"}},
+	{"a worker is told to end from outside", []string{
+		"pipeline.TestTerminatedWorkerComesBack", "pipeline.TestTerminatedWorkerLeavesItsFiles", "cmd/omni-worker.TestSessionOfRealWorkersThatLosesOne",
+	}},
 	{"a worker hangs: before hello, while loading, in a step, as a whole, when it is to stop", []string{
 		"pipeline.TestOpenReportsWhyAStageCannotStart", "pipeline.TestHangingStepIsFoundByItsLimit", "pipeline.TestFrozenWorkerIsReplaced",
 		"pipeline.TestWorkerThatIgnoresStoppingIsKilled",
@@ -45,11 +47,13 @@ var faults = []struct {
 		"cmd/omni-run.TestServerStopsCleanlyAtASignal", "cmd/omni-run.TestServerCutsOffWhatDoesNotEnd", "cmd/omni-run.TestTheSecondSignalStopsAServerAtOnce",
 		"cmd/omni-run.TestSignalToAServerWithoutAllItsWorkers",
 	}},
-	{"the output or profile folder is missing, a file, read-only, full", []string{"cmd/omni-run.TestFoldersThatCannotBeWritten", "pipeline.TestFullDiskOfOneStage"}},
+	{"the output or profile folder is missing, a file, read-only, full", []string{
+		"cmd/omni-run.TestFoldersThatCannotBeWritten", "pipeline.TestFullDiskOfOneStage", "cmd/omni-worker.TestSessionOfRealWorkersThatLosesOne",
+	}},
 	{"a limit of memory is hit while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestMemoryLimitWhileLoadingIsAnErrorOfAStage", "cmd/omni-worker.TestMemoryLimitAtTheStartIsAnErrorOfAStage"}},
 	{"a checkpoint is cut short", []string{"cmd/omni-worker.TestTruncatedCheckpointIsAnErrorOfAStage"}},
 	{"a request is cancelled in every stage, or its reader leaves", []string{
-		"pipeline.TestCancelInEveryStage", "pipeline.TestBreakingOutOfAStreamCancelsIt", "cmd/omni-worker.TestCancelledRequestLeavesNothingBehind",
+		"pipeline.TestCancelInEveryStage", "pipeline.TestBreakingOutOfAStreamCancelsIt", "cmd/omni-worker.TestCancelInEveryRealStage",
 	}},
 	{"a client of the server goes away", []string{"api.TestAClientThatGoesAwayIsInNoFurtherStep", "api.TestSoak"}},
 	{"opening is cancelled, or the pipeline closed under requests", []string{"pipeline.TestOpenCanBeCancelledWhileLoading", "pipeline.TestCloseEndsRequestsAndRefusesNewOnes"}},

@@ -126,24 +126,3 @@ func TestFirstAudioComesBeforeTheLastCode(t *testing.T) {
 		}
 	}
 }
-
-// A listener that leaves at the first sound leaves nothing behind in any worker.
-func TestCancelInTheMiddleOfSpeech(t *testing.T) {
-	o := open(t, "tiny-c", 1, nil)
-	for e, err := range o.Stream(t.Context(), endless(400)) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e.Kind == pipeline.EventAudio {
-			break
-		}
-	}
-	first, err := o.Generate(t.Context(), endless(40))
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := o.Generate(t.Context(), endless(40))
-	if err != nil || !reflect.DeepEqual(first.Audio, again.Audio) {
-		t.Errorf("the same request gave something else, %v", err)
-	}
-}
