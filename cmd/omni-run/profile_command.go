@@ -8,8 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/omni-run/omni/profiler/archive"
-	"github.com/omni-run/omni/profiler/ledger"
 	"github.com/omni-run/omni/profiler/picture"
 )
 
@@ -129,20 +127,25 @@ func setFlag(c *cli.Context, word string, rest []string) ([]string, error) {
 }
 
 // openSession finds a session and reads its ledger, if it has one.
-func openSession(c *cli.Context, stderr io.Writer, dir string) (*archive.Session, ledger.Session, []ledger.Request, error) {
-	session, err := archive.Find(dir, c.String("session"))
+func openSession(c *cli.Context, stderr io.Writer, dir string) (*picture.Source, error) {
+	session, err := picture.Open(dir, c.String("session"))
 	if err != nil {
-		return nil, ledger.Session{}, nil, err
-	}
-	about, requests, err := picture.Ledger(session)
-	if err != nil {
-		return nil, ledger.Session{}, nil, err
+		return nil, err
 	}
 	if session.Ledger == "" {
 		fmt.Fprintf(stderr, "session %s has no ledger: nothing is known of its requests\n", session.ID())
 	}
-	if about.Running > 0 || about.Dropped > 0 {
-		fmt.Fprintf(stderr, "the ledger lacks %d requests that had not ended and %d for which there was no room\n", about.Running, about.Dropped)
+	if session.About.Running > 0 || session.About.Dropped > 0 {
+		fmt.Fprintf(stderr, "the ledger lacks %d requests that had not ended and %d for which there was no room\n",
+			session.About.Running, session.About.Dropped)
 	}
-	return session, about, requests, nil
+	return session, nil
+}
+
+// outputPath is what --output says, or else where a session has the file of a name.
+func outputPath(c *cli.Context, session *picture.Source, name string) string {
+	if path := c.String("output"); path != "" {
+		return path
+	}
+	return session.Path(name)
 }

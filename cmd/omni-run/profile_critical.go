@@ -28,7 +28,7 @@ Examples:
 			sessionFlag(),
 		}, formFlags()...),
 		Action: withArguments(1, "the folder of the profile", func(c *cli.Context, args []string) error {
-			session, err := readSession(c, env.stderr, args[0])
+			_, session, err := readSession(c, env.stderr, args[0])
 			if err != nil {
 				return err
 			}

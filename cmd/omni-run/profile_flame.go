@@ -37,7 +37,7 @@ Examples:
 }
 
 func flameProfile(c *cli.Context, env *environment, dir string) error {
-	session, err := readSession(c, env.stderr, dir)
+	source, session, err := readSession(c, env.stderr, dir)
 	if err != nil {
 		return err
 	}
@@ -49,14 +49,7 @@ func flameProfile(c *cli.Context, env *environment, dir string) error {
 		return render.Folded(env.stdout, root)
 	}
 	return printAs(c, env.stdout, root, func() error { return render.FlameCSV(env.stdout, root) }, func() error {
-		path := c.String("output")
-		if path == "" {
-			found, err := archive.Find(dir, session.ID)
-			if err != nil {
-				return err
-			}
-			path = found.Path(archive.FlameName)
-		}
+		path := outputPath(c, source, archive.FlameName)
 		if err := picture.Write(path, func(w io.Writer) error { return render.FlameHTML(w, root) }); err != nil {
 			return err
 		}

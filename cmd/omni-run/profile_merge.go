@@ -8,7 +8,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/omni-run/omni/profiler/archive"
-	"github.com/omni-run/omni/profiler/picture"
 )
 
 // profileMergeCommand makes one trace of a session's traces.
@@ -37,15 +36,12 @@ Examples:
 }
 
 func mergeProfile(c *cli.Context, env *environment, dir string) error {
-	session, about, requests, err := openSession(c, env.stderr, dir)
+	session, err := openSession(c, env.stderr, dir)
 	if err != nil {
 		return err
 	}
-	path := c.String("output")
-	if path == "" {
-		path = session.Path(archive.MergedName)
-	}
-	result, err := picture.Merge(c.Context, session, about, requests, path)
+	path := outputPath(c, session, archive.MergedName)
+	result, err := session.Merge(c.Context, path)
 	if err != nil {
 		return err
 	}

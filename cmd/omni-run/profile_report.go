@@ -35,18 +35,11 @@ Examples:
 }
 
 func reportSession(c *cli.Context, env *environment, dir string) error {
-	session, err := readSession(c, env.stderr, dir)
+	source, session, err := readSession(c, env.stderr, dir)
 	if err != nil {
 		return err
 	}
-	out := c.String("output")
-	if out == "" {
-		found, err := archive.Find(dir, session.ID)
-		if err != nil {
-			return err
-		}
-		out = found.Path(archive.ReportName)
-	}
+	out := outputPath(c, source, archive.ReportName)
 	if err := picture.Page(session, out, picture.PageOptions{Top: c.Int("top"), Requests: c.Int("requests")}); err != nil {
 		return err
 	}

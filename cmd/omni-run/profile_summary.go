@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/omni-run/omni/profiler/analysis"
+	"github.com/omni-run/omni/profiler/picture"
 	"github.com/omni-run/omni/profiler/render"
 )
 
@@ -34,20 +35,20 @@ func printAs(c *cli.Context, w io.Writer, value any, csv, text func() error) err
 	return text()
 }
 
-// readSession reads a session with its ledger.
-func readSession(c *cli.Context, stderr io.Writer, dir string) (*analysis.Session, error) {
-	found, about, requests, err := openSession(c, stderr, dir)
+// readSession reads the traces of a session that openSession has found.
+func readSession(c *cli.Context, stderr io.Writer, dir string) (*picture.Source, *analysis.Session, error) {
+	source, err := openSession(c, stderr, dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	session, err := analysis.ReadSession(c.Context, found, about, requests)
+	session, err := source.Analyse(c.Context)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, what := range session.Missing {
 		fmt.Fprintf(stderr, "missing: %s\n", what)
 	}
-	return session, nil
+	return source, session, nil
 }
 
 // profileSummaryCommand shows what stages and requests did with their time.
@@ -75,7 +76,7 @@ Examples:
 			sessionFlag(),
 		}, formFlags()...),
 		Action: withArguments(1, "the folder of the profile", func(c *cli.Context, args []string) error {
-			session, err := readSession(c, env.stderr, args[0])
+			_, session, err := readSession(c, env.stderr, args[0])
 			if err != nil {
 				return err
 			}
@@ -107,7 +108,7 @@ Examples:
 			sessionFlag(),
 		}, formFlags()...),
 		Action: withArguments(1, "the folder of the profile", func(c *cli.Context, args []string) error {
-			session, err := readSession(c, env.stderr, args[0])
+			_, session, err := readSession(c, env.stderr, args[0])
 			if err != nil {
 				return err
 			}

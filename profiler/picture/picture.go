@@ -1,7 +1,8 @@
 // Package picture makes of a finished profile session what people look at first: one trace of all its workers and a page.
 //
-// Both go into the session's folder, which [archive.Folder] names, away from the traces. They are made of the files alone,
-// an event at a time, so a pipeline can have them made while it goes on serving, and a command can make them again later.
+// The files are rows of one table, outputs. They go into the session's folder, which [archive.Folder] names, away from the
+// traces. They are made of the session's files alone, in little memory, so a pipeline can have them made while it goes on
+// serving, and a command can make them again later.
 package picture
 
 import (
@@ -15,14 +16,6 @@ import (
 	"github.com/omni-run/omni/profiler/analysis"
 	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/ledger"
-	"github.com/omni-run/omni/profiler/merge"
-	"github.com/omni-run/omni/profiler/render"
-)
-
-// Kinds of files.
-const (
-	KindMerged = "merged"
-	KindReport = "report"
 )
 
 // File is one file that was made.
@@ -39,43 +32,27 @@ type Result struct {
 	Missing []string `json:"missing"`
 }
 
-// Make makes the merged trace and the page of a session whose files are complete. id is that of [archive.Session.ID], such
-// as s1.1771924633000000000. What could be made is in the result also when there is an error.
-func Make(ctx context.Context, dir, id string) (*Result, error) {
-	result := &Result{Files: []File{}, Missing: []string{}}
-	found, err := archive.Find(dir, id)
+// Source is a session whose files are complete. It is for one goroutine.
+type Source struct {
+	*archive.Session
+	About    ledger.Session // empty without a ledger
+	Requests []ledger.Request
+
+	analysed *analysis.Session // once it was asked for
+	missing  []string          // as the last reader of the traces has it
+}
+
+// Open finds a session, as [archive.Find] does, and reads its ledger.
+func Open(dir, which string) (*Source, error) {
+	found, err := archive.Find(dir, which)
 	if err != nil {
-		return result, fmt.Errorf("picture: %w", err)
+		return nil, err
 	}
 	about, requests, err := Ledger(found)
 	if err != nil {
-		return result, fmt.Errorf("picture: %w", err)
+		return nil, err
 	}
-	merged, mergeErr := Merge(ctx, found, about, requests, found.Path(archive.MergedName))
-	if mergeErr == nil {
-		result.Missing = merged.Missing
-		result.add(KindMerged, merged.Path)
-	}
-	if ctx.Err() != nil {
-		return result, mergeErr
-	}
-	session, pageErr := analysis.ReadSession(ctx, found, about, requests)
-	if pageErr == nil {
-		result.Missing = session.Missing
-		pageErr = Page(session, found.Path(archive.ReportName), DefaultPage())
-	}
-	if pageErr == nil {
-		result.add(KindReport, found.Path(archive.ReportName))
-	}
-	return result, errors.Join(mergeErr, pageErr)
-}
-
-func (r *Result) add(kind, path string) {
-	file := File{Kind: kind, Path: path}
-	if info, err := os.Stat(path); err == nil {
-		file.Bytes = info.Size()
-	}
-	r.Files = append(r.Files, file)
+	return &Source{Session: found, About: about, Requests: requests, missing: []string{}}, nil
 }
 
 // Ledger reads the ledger of a session; nothing is known of the session and its requests if it has none.
@@ -86,33 +63,49 @@ func Ledger(s *archive.Session) (ledger.Session, []ledger.Request, error) {
 	return ledger.Read(s.Ledger)
 }
 
-// Merge writes one trace of a session's traces to path.
-func Merge(ctx context.Context, s *archive.Session, about ledger.Session, requests []ledger.Request, path string) (*merge.Result, error) {
-	in := merge.Input{
-		Requests: requests, Session: s.Name, Workers: about.Workers, Missing: s.Missing(about.Workers), Telemetry: s.Path(archive.TelemetryName),
+// Analyse reads the session's traces, once.
+func (s *Source) Analyse(ctx context.Context) (*analysis.Session, error) {
+	if s.analysed != nil {
+		return s.analysed, nil
 	}
-	for _, t := range s.Traces {
-		in.Traces = append(in.Traces, t.Path)
+	session, err := analysis.ReadSession(ctx, s.Session, s.About, s.Requests)
+	if err != nil {
+		return nil, err
 	}
-	return merge.Merge(ctx, in, path)
+	s.analysed, s.missing = session, session.Missing
+	return session, nil
 }
 
-// PageOptions say how much a page shows.
-type PageOptions struct {
-	Top      int // operators per stage
-	Requests int // requests to draw
+// Make makes all outputs of a session. id is that of [archive.Session.ID], such as
+// s1.1771924633000000000. What could be made is in the result also when there is an error.
+func Make(ctx context.Context, dir, id string) (*Result, error) {
+	result := &Result{Files: []File{}, Missing: []string{}}
+	source, err := Open(dir, id)
+	if err != nil {
+		return result, fmt.Errorf("picture: %w", err)
+	}
+	var faults []error
+	for _, o := range outputs {
+		if ctx.Err() != nil {
+			faults = append(faults, context.Cause(ctx))
+			break
+		}
+		if err := o.write(ctx, source, source.Path(o.file)); err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		result.add(o.kind, source.Path(o.file))
+	}
+	result.Missing = source.missing
+	return result, errors.Join(faults...)
 }
 
-// DefaultPage is what a page shows if nobody asks for more.
-func DefaultPage() PageOptions { return PageOptions{Top: 25, Requests: 50} }
-
-// Page writes a page about a session to path.
-func Page(session *analysis.Session, path string, o PageOptions) error {
-	in := render.PageInput{Summary: session.Summarise(o.Top), Timeline: session.Timeline(), Limit: max(0, o.Requests)}
-	if path, err := session.CriticalPath(""); err == nil { // without completed requests the page has no such table
-		in.Path = path
+func (r *Result) add(kind, path string) {
+	file := File{Kind: kind, Path: path}
+	if info, err := os.Stat(path); err == nil {
+		file.Bytes = info.Size()
 	}
-	return Write(path, func(w io.Writer) error { return render.Page(w, in) })
+	r.Files = append(r.Files, file)
 }
 
 // Write writes a file whole or not at all, and creates the folder it is in.

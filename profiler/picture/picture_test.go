@@ -1,8 +1,12 @@
-package picture_test
+package picture
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,9 +18,11 @@ import (
 
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/ledger"
-	"github.com/omni-run/omni/profiler/picture"
+	"github.com/omni-run/omni/profiler/render/uplot"
 	"github.com/omni-run/omni/profiler/trace"
 )
+
+var update = flag.Bool("update", false, "rewrite the goldens")
 
 const stamp = 1795311375000000000
 
@@ -58,8 +64,66 @@ func writeLedger(t testing.TB, dir string, workers ...ledger.Worker) {
 	require.NoError(t, ledger.Write(ledger.Path(dir, "s1", stamp), session, []ledger.Request{request}))
 }
 
-// A session gets a merged trace and a page, which say which workers are missing; nothing of that lies beside the traces.
-func TestMake(t *testing.T) {
+// Every output is made, lies in the session's folder and not beside the traces, and is what its golden says.
+func TestEveryOutput(t *testing.T) {
+	dir := t.TempDir()
+	writeTrace(t, dir, 0, 2)
+	writeLedger(t, dir, ledger.Worker{Worker: "stage-0", State: "done", Steps: 2})
+	id := fmt.Sprintf("s1.%d", int64(stamp))
+	result, err := Make(t.Context(), dir, id)
+	require.NoError(t, err)
+	require.Empty(t, result.Missing)
+	require.Len(t, result.Files, len(outputs))
+	for i, o := range outputs {
+		t.Run(o.kind, func(t *testing.T) {
+			file := result.Files[i]
+			require.Equal(t, o.kind, file.Kind)
+			require.Equal(t, filepath.Join(dir, id, o.file), file.Path)
+			text, err := os.ReadFile(file.Path)
+			require.NoError(t, err)
+			require.EqualValues(t, len(text), file.Bytes)
+			golden(t, o.file, strings.ReplaceAll(plain(t, o.file, text), dir, "DIR"))
+
+			source, err := Open(dir, id)
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.ErrorIs(t, o.write(ctx, source, filepath.Join(dir, "cancelled")), context.Canceled)
+			require.NoFileExists(t, filepath.Join(dir, "cancelled"))
+		})
+	}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 3, "a trace, the folder of ledgers and the session's own")
+}
+
+// plain is the text of an output without compression and without the libraries that it carries along.
+func plain(t *testing.T, name string, text []byte) string {
+	t.Helper()
+	if strings.HasSuffix(name, ".gz") {
+		unpacked, err := gzip.NewReader(bytes.NewReader(text))
+		require.NoError(t, err)
+		text, err = io.ReadAll(unpacked)
+		require.NoError(t, err)
+	}
+	return strings.NewReplacer(uplot.Script, "(the library)", uplot.Style, "(its style)").Replace(string(text))
+}
+
+// golden compares got with testdata/name.golden.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o600))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "go test ./profiler/picture -update writes goldens")
+	require.Equal(t, string(want), got)
+}
+
+// The files say which workers are missing.
+func TestMissingWorkersAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	writeTrace(t, dir, 0, 10)
 	broken := profiler.TracePath(dir, "stage-2", "s1", stamp, false)
@@ -67,42 +131,29 @@ func TestMake(t *testing.T) {
 	writeLedger(t, dir,
 		ledger.Worker{Worker: "stage-0", State: "done", Steps: 10}, ledger.Worker{Worker: "stage-1", Stage: 1, Rank: 1, State: "failed", Error: "it was killed"},
 		ledger.Worker{Worker: "stage-2", Stage: 2, Rank: 2, State: "done", Steps: 1})
-	before, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	id := fmt.Sprintf("s1.%d", int64(stamp))
-	result, err := picture.Make(t.Context(), dir, id)
+	result, err := Make(t.Context(), dir, "s1")
 	require.NoError(t, err)
 	require.Len(t, result.Missing, 2)
 	require.Equal(t, "stage-1: it was killed", result.Missing[0])
 	require.Contains(t, result.Missing[1], "the file ends after 0 events")
-	require.Equal(t, []string{picture.KindMerged, picture.KindReport}, []string{result.Files[0].Kind, result.Files[1].Kind})
-	for _, file := range result.Files {
-		require.Equal(t, filepath.Join(dir, id), filepath.Dir(file.Path))
-		info, err := os.Stat(file.Path)
-		require.NoError(t, err)
-		require.Equal(t, info.Size(), file.Bytes)
-	}
 	page, err := os.ReadFile(result.Files[1].Path)
 	require.NoError(t, err)
 	require.Contains(t, string(page), "stage-1: it was killed")
-	after, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Len(t, after, len(before)+1, "only the session's folder is new")
 }
 
 func TestMakeFaults(t *testing.T) {
 	dir := t.TempDir()
-	_, err := picture.Make(t.Context(), dir, "s1.5")
+	_, err := Make(t.Context(), dir, "s1.5")
 	require.ErrorContains(t, err, "no such profile session")
 	broken := profiler.TracePath(dir, "stage-2", "s1", stamp, false)
 	require.NoError(t, os.WriteFile(broken, []byte(`{"traceEvents": [`), 0o600))
-	result, err := picture.Make(t.Context(), dir, fmt.Sprintf("s1.%d", int64(stamp)))
+	result, err := Make(t.Context(), dir, fmt.Sprintf("s1.%d", int64(stamp)))
 	require.ErrorContains(t, err, "the file ends after 0 events")
 	require.Empty(t, result.Files)
 	writeTrace(t, dir, 0, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = picture.Make(ctx, dir, "s1")
+	_, err = Make(ctx, dir, "s1")
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -115,7 +166,7 @@ func TestMakeInConstantMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	result, err := picture.Make(t.Context(), dir, "s1")
+	result, err := Make(t.Context(), dir, "s1")
 	require.NoError(t, err)
 	runtime.ReadMemStats(&after)
 	// Sys never shrinks: it is the highest that the heap has been.
