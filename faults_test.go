@@ -15,8 +15,9 @@ var faults = []struct {
 	{"a worker is killed while loading", []string{"pipeline.TestOpenReportsWhyAStageCannotStart", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
 	{"a worker is killed at admission, in prefill, in decode, while it is fed, while it hands on", []string{"pipeline.TestRequestIsRunAgainAfterADeath", "pipeline.TestDeathInsideAMessageIsADeath", "cmd/omni-worker.TestRealWorkerIsKilledAndComesBack"}},
 	{"a worker is killed while it is profiled: idle, as it begins to record, in a recorded step, while it writes its files", []string{
-		"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissedAndCanBeRepaired",
+		"pipeline.TestDeathOfAProfiledWorkerIsInTheReport", "pipeline.TestKilledWorkerIsMissed",
 		"pipeline.TestWorkerIsKilledAtEveryPointOfASession", "cmd/omni-worker.TestSessionOfRealWorkersThatLosesOne",
+		"cmd/omni-worker.TestTracesOfKilledWorkersAreRepaired",
 	}},
 	{"a worker is killed again and again", []string{"pipeline.TestRequestIsRunAgainOnlyOnce", "cmd/omni-run.TestAWorkerThatKeepsDyingFailsItsRequestsByName"}},
 	{"a worker dies after the caller has seen something", []string{"pipeline.TestDeathFailsWhatHasBeenShown"}},

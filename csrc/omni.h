@@ -211,6 +211,8 @@ typedef struct omni_recorder omni_recorder; /* owner: caller; omni_recorder_free
  * "record_shapes":bool,"with_stack":bool,"with_flops":bool,"with_memory":bool,"use_gzip":bool,
  * "activities":["CPU"],"metadata":{...},"max_events":N,"max_trace_bytes":N,"ring_seconds":X}. Unknown keys are an
  * error; an empty path means no such file; 0 means no such limit.
+ * The trace file appears at once as trace_path.tmp, with its header in it; "stream" brings to it about every second what
+ * has ended by then, "kineto" writes when it is finished.
  * When as many events as max_events are recorded, or the trace file has grown to max_trace_bytes, everything that
  * begins later counts as dropped, and omni_recorder_status says so; the caller stops the recorder when it likes.
  * ring_seconds ("stream" only) keeps so much of the past in memory, or less if it does not fit into the recorder's pool,
@@ -231,7 +233,8 @@ OMNI_API omni_status* omni_recorder_stop(omni_recorder* recorder);
 
 /* Any thread, after stop, and once: writes and closes the files (a .tmp, then renamed), frees the events and
  * returns {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X,
- * "wall_ns":N,"overhead_ns":N}: how long was recorded, and how much longer the recorded ops took for it. */
+ * "wall_ns":N,"overhead_ns":N}: how long was recorded, and how much longer the recorded ops took for it. If the disk is
+ * full, the trace's .tmp stays: it is half a trace. */
 OMNI_API omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer** out);
 
 /* Any thread, at any time from start to free: {"events":N,"dropped":{reason:N},"trace_bytes":N,"overhead_ns":N,

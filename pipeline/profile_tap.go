@@ -9,6 +9,7 @@ import (
 
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/repair"
 )
 
 // tap is a worker in a session. Its first fields do not change; the others are guarded by profileState.mu.
@@ -129,11 +130,24 @@ func (p *profileState) lost(t *tap, err error) profiler.Report {
 			continue
 		}
 		report.Missing = append(report.Missing, path)
-		if exists(path + ".tmp") {
-			report.Error += fmt.Sprintf("; what it had written is in %s.tmp, which omni-run profile repair reads", path)
-		}
+		report.Error += t.remains(path, report.StoppedNS > 0)
 	}
 	return report
+}
+
+// remains says what a worker that is gone has left of a file that it was to write. stopped: its collection had ended.
+func (t *tap) remains(path string, stopped bool) string {
+	info, err := os.Stat(path + repair.Suffix)
+	if err != nil {
+		return ""
+	}
+	if t.start.Config.Recorder != profiler.RecorderStream && !stopped {
+		return fmt.Sprintf("; nothing is left of its trace, since the recorder %s writes when it is stopped (stream writes every second)", t.start.Config.Recorder)
+	}
+	if info.Size() == 0 {
+		return fmt.Sprintf("; %s%s is empty: it had written nothing", path, repair.Suffix)
+	}
+	return fmt.Sprintf("; what it had written is in %s%s, which omni-run profile repair reads", path, repair.Suffix)
 }
 
 func exists(path string) bool {

@@ -238,13 +238,33 @@ func TestProfileRepair(t *testing.T) {
 	got = runCommand(t, &fakeOmni{}, "", "profile", "summary", dir)
 	require.Contains(t, got.stderr, "was never completed")
 	require.NotContains(t, got.stdout, "stage-0")
+	page := func() string {
+		text, err := os.ReadFile(filepath.Join(dir, "s1.1795311375000000000", "report.html"))
+		require.NoError(t, err)
+		return string(text)
+	}
+	require.Zero(t, runCommand(t, &fakeOmni{}, "", "profile", "report", dir).code)
+	require.Contains(t, page(), "This session is not complete")
 	got = runCommand(t, &fakeOmni{}, "", "profile", "repair", dir)
 	require.Equal(t, 1, got.code, "the file is new")
 	got = runCommand(t, &fakeOmni{}, "", "profile", "repair", dir, "--force")
 	require.Zero(t, got.code, got.stderr)
 	require.Equal(t, path+"\n", got.stdout)
+	require.NotContains(t, page(), "This session is not complete")
+	merged, err := trace.Open(filepath.Join(dir, "s1.1795311375000000000", "merged.trace.json.gz"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, merged.Close()) }()
+	require.NoError(t, merged.Start())
+	require.Contains(t, string(merged.Header()["omni"]), filepath.Base(path))
 	got = runCommand(t, &fakeOmni{}, "", "profile", "summary", dir)
 	require.Contains(t, got.stdout, "stage-0")
+	// A single file, by a name that goes a long way round.
+	require.NoError(t, os.Rename(path, path+".tmp"))
+	got = runCommand(t, &fakeOmni{}, "", "profile", "repair", filepath.Dir(dir)+"/./"+filepath.Base(path+".tmp"), "--force")
+	require.Equal(t, 1, got.code, "it is not there")
+	got = runCommand(t, &fakeOmni{}, "", "profile", "repair", dir+"/./"+filepath.Base(path+".tmp"), "--force")
+	require.Zero(t, got.code, got.stderr)
+	require.Contains(t, got.stderr, "made again: ")
 }
 
 func TestProfileHelp(t *testing.T) {

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/omni-run/omni/profiler/archive"
+	"github.com/omni-run/omni/profiler/picture"
 	"github.com/omni-run/omni/profiler/repair"
 )
 
@@ -18,8 +22,9 @@ func profileRepairCommand(env *environment) *cli.Command {
 		Usage:     "complete the traces of workers that were killed",
 		UsageText: "omni-run profile repair DIR|FILE.tmp [--force]",
 		Description: `A worker that is killed leaves its trace unfinished, with the suffix .tmp. The command keeps all whole events, closes the
-trace and gives it its name, which goes to standard output. In a folder it repairs all that it finds. Files that were
-written to in the last seconds are left alone, unless --force says that nobody writes them any more.
+trace and gives it its name, which goes to standard output. In a folder it repairs all that it finds. Then it makes the
+merged trace and the page of each session again, with what it has repaired. Files that were written to in the last seconds
+are left alone, unless --force says that nobody writes them any more.
 
 Examples:
   omni-run profile repair ./profiles
@@ -36,33 +41,66 @@ func repairTraces(c *cli.Context, env *environment, path string) error {
 	if err != nil {
 		return err
 	}
-	unfinished := []string{path}
-	if info.IsDir() {
-		sessions, err := archive.Sessions(path)
-		if err != nil {
-			return err
-		}
-		unfinished = nil
-		for _, s := range sessions {
-			unfinished = append(unfinished, s.Unfinished...)
-		}
-		if len(unfinished) == 0 {
-			fmt.Fprintf(env.stderr, "there is nothing to repair in %s\n", path)
-		}
+	dir := path
+	if !info.IsDir() {
+		dir = filepath.Dir(path)
 	}
-	quiet := repair.Quiet
-	if c.Bool("force") {
-		quiet = 0
+	sessions, err := archive.Sessions(dir)
+	if err != nil {
+		return err
 	}
+	found := false
 	var errs []error
-	for _, file := range unfinished {
-		result, err := repair.Trace(c.Context, file, quiet)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+	for i := range sessions {
+		s := &sessions[i]
+		unfinished := s.Unfinished
+		if !info.IsDir() {
+			unfinished = slices.DeleteFunc(unfinished, func(file string) bool { return file != filepath.Clean(path) })
 		}
-		fmt.Fprintf(env.stderr, "  kept %d events\n", result.Events)
-		fmt.Fprintln(env.stdout, result.Path)
+		found = found || len(unfinished) > 0
+		errs = append(errs, repairSession(c, env, s, unfinished))
+	}
+	switch {
+	case found:
+	case info.IsDir():
+		fmt.Fprintf(env.stderr, "there is nothing to repair in %s\n", path)
+	default: // its name is not that of a session's trace
+		_, err := repairTrace(c, env, path)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// repairSession completes the unfinished traces of a session and makes its pictures again.
+func repairSession(c *cli.Context, env *environment, s *archive.Session, unfinished []string) error {
+	var errs []error
+	repaired := false
+	for _, file := range unfinished {
+		done, err := repairTrace(c, env, file)
+		repaired = repaired || done
+		errs = append(errs, err)
+	}
+	if !repaired {
+		return errors.Join(errs...)
+	}
+	made, err := picture.Make(c.Context, s.Dir, s.ID())
+	for _, f := range made.Files {
+		fmt.Fprintf(env.stderr, "  made again: %s\n", f.Path)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// repairTrace completes one trace and reports whether it could.
+func repairTrace(c *cli.Context, env *environment, unfinished string) (bool, error) {
+	quiet := repair.Quiet
+	if c.Bool("force") {
+		quiet = time.Duration(0)
+	}
+	result, err := repair.Trace(c.Context, unfinished, quiet)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(env.stderr, "  kept %d events\n", result.Events)
+	fmt.Fprintln(env.stdout, result.Path)
+	return true, nil
 }

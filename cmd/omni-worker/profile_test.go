@@ -1,11 +1,20 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/pipelinetest"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/picture"
+	"github.com/omni-run/omni/profiler/repair"
 	"github.com/omni-run/omni/profiler/trace"
 )
 
@@ -139,4 +148,78 @@ func TestFlightRecordersOfRealWorkers(t *testing.T) {
 	}
 	hello(t, o)
 	dump("s3")
+}
+
+// salvageable counts the events that can be read of an unfinished trace, by repairing a copy of it.
+func salvageable(t *testing.T, unfinished string) int64 {
+	t.Helper()
+	text, err := os.ReadFile(unfinished)
+	require.NoError(t, err)
+	copied := filepath.Join(t.TempDir(), filepath.Base(unfinished))
+	require.NoError(t, os.WriteFile(copied, text, 0o600))
+	result, err := repair.Trace(t.Context(), copied, 0)
+	if err != nil {
+		return 0
+	}
+	return result.Events
+}
+
+// A worker that is killed leaves on disk what it had recorded until about a second before, however little that is.
+func TestTracesOfKilledWorkersAreRepaired(t *testing.T) {
+	o := open(t, "tiny", 1, func(c *pipeline.Config) { c.Profiler = profiler.FromDir(t.TempDir()) })
+	moments := []struct {
+		name     string
+		settings map[string]any
+		before   func() // recorded, and on disk
+		during   func() // recorded
+		repaired bool
+	}{
+		{"at once", nil, func() {}, func() {}, true},
+		{"when it has nothing to do", nil, func() { hello(t, o) }, func() {}, true},
+		{"when little is recorded", map[string]any{"detail": "modules"}, func() { hello(t, o) }, func() {}, true},
+		{"uncompressed", map[string]any{"torch_profiler_use_gzip": false}, func() { hello(t, o) }, func() { hello(t, o) }, true},
+		{"before kineto has written", map[string]any{"recorder": "kineto"}, func() {}, func() { hello(t, o) }, false},
+	}
+	for restarts, moment := range moments {
+		started, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: moment.settings})
+		require.NoError(t, err)
+		moment.before()
+		status, err := o.ProfileStatus()
+		require.NoError(t, err)
+		// What is open, a step or a wait, is written when it ends.
+		const open = 2
+		least := max(0, status.Workers[0].Events-open)
+		unfinished, err := filepath.Glob(filepath.Join(o.ProfileDir(), "stage-0_"+started.Session+".*"+repair.Suffix))
+		require.NoError(t, err)
+		require.Len(t, unfinished, 1, moment.name)
+		if moment.repaired {
+			require.Eventually(t, func() bool { return salvageable(t, unfinished[0]) >= least }, time.Minute, 20*time.Millisecond, moment.name)
+		}
+		moment.during()
+		pipelinetest.Signal(t, o, 0, syscall.SIGKILL)
+		require.Eventually(t, func() bool {
+			s := o.Stages()[0]
+			return s.Restarts > restarts && s.State == pipeline.StageReady
+		}, time.Minute, 5*time.Millisecond, moment.name)
+		hello(t, o)
+		_, err = o.StopProfile(nil)
+		require.NoError(t, err)
+		report, err := o.WaitProfile(t.Context(), started.Session)
+		require.NoError(t, err)
+		require.NotEmpty(t, report.Pictures.Missing, moment.name)
+		w := report.Workers[0]
+		require.Equal(t, profiler.StateFailed, w.State)
+		if !moment.repaired {
+			require.Contains(t, w.Error, "the recorder kineto writes when it is stopped", moment.name)
+			continue
+		}
+		require.Contains(t, w.Error, unfinished[0]+", which omni-run profile repair reads", moment.name)
+		result, err := repair.Trace(t.Context(), unfinished[0], 0)
+		require.NoError(t, err, moment.name)
+		require.GreaterOrEqual(t, result.Events, least, moment.name)
+		id := strings.Split(strings.TrimPrefix(filepath.Base(result.Path), "stage-0_"), ".pt.")[0]
+		made, err := picture.Make(t.Context(), o.ProfileDir(), id)
+		require.NoError(t, err, moment.name)
+		require.Empty(t, made.Missing, moment.name)
+	}
 }

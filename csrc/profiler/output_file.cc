@@ -25,7 +25,6 @@ struct OutputFile::Compressor {
     stream.level_buf = level_memory.data();
     stream.level_buf_size = static_cast<uint32_t>(level_memory.size());
     stream.gzip_flag = IGZIP_GZIP;
-    stream.flush = NO_FLUSH;
   }
 };
 
@@ -38,20 +37,27 @@ OutputFile::OutputFile(std::string path, bool gzip) : path_(std::move(path)), tm
 
 OutputFile::~OutputFile() {
   if (fd_ >= 0) ::close(fd_);
-  if (!committed_ && fd_ != -1) ::unlink(tmp_path_.c_str());
+  const bool created = fd_ != -1;
+  const bool keep = failed_ && keep_on_failure_;
+  if (created && !committed_ && !keep) ::unlink(tmp_path_.c_str());
 }
 
 void OutputFile::write(std::string_view bytes) {
   bytes_in_ += static_cast<int64_t>(bytes.size());
   if (compressor_) {
-    compress(bytes, false);
+    compress(bytes, Flush::kNo);
   } else {
     write_raw(bytes.data(), bytes.size());
   }
 }
 
+void OutputFile::flush() {
+  if (compressor_ && bytes_in_ > bytes_in_at_flush_) compress({}, Flush::kReadable);
+  bytes_in_at_flush_ = bytes_in_;
+}
+
 void OutputFile::commit() {
-  if (compressor_) compress({}, true);
+  if (compressor_) compress({}, Flush::kLast);
   const int fd = fd_;
   fd_ = -2;  // closed, but the .tmp is there
   if (::close(fd) != 0) fail("close", errno);
@@ -73,8 +79,9 @@ int64_t OutputFile::expected_bytes(int64_t more) const {
   return bytes_out_ + (bytes_in_ - bytes_in_at_output_ + more + kHeldBack) / kLeastRatio;
 }
 
-void OutputFile::compress(std::string_view bytes, bool last) {
+void OutputFile::compress(std::string_view bytes, Flush flush) {
   isal_zstream& stream = compressor_->stream;
+  stream.flush = flush == Flush::kReadable ? SYNC_FLUSH : NO_FLUSH;
   // isal_deflate counts in 32 bits.
   constexpr size_t kPiece = size_t{1} << 30;
   do {
@@ -83,7 +90,7 @@ void OutputFile::compress(std::string_view bytes, bool last) {
     // The library reads only; its field is not const.
     stream.next_in = reinterpret_cast<uint8_t*>(const_cast<char*>(piece.data()));
     stream.avail_in = static_cast<uint32_t>(piece.size());
-    stream.end_of_stream = last && bytes.empty() ? 1 : 0;
+    stream.end_of_stream = flush == Flush::kLast && bytes.empty() ? 1 : 0;
     do {
       stream.next_out = compressor_->out.data();
       stream.avail_out = static_cast<uint32_t>(compressor_->out.size());
@@ -111,12 +118,16 @@ void OutputFile::write_raw(const void* data, size_t size) {
   }
 }
 
-void OutputFile::fail(const std::string& what, int error) const {
+void OutputFile::fail(const std::string& what, int error) {
+  failed_ = true;
   omni_code code = OMNI_INTERNAL;
   if (error == ENOSPC || error == EDQUOT || error == EFBIG) code = OMNI_RESOURCE_EXHAUSTED;
   if (error == EEXIST) code = OMNI_FAILED_PRECONDITION;
   if (error == ENOENT || error == ENOTDIR) code = OMNI_NOT_FOUND;
-  throw Error(code, "profile output " + path_ + ": " + what + ": " + std::strerror(error));
+  std::string text = "profile output " + path_ + ": " + what + ": " + std::strerror(error);
+  if (keep_on_failure_)
+    text += "; what had been written is in " + tmp_path_ + ", which omni-run profile repair reads";
+  throw Error(code, text);
 }
 
 }  // namespace omni

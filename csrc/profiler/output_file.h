@@ -18,12 +18,19 @@ class OutputFile {
   // Creates path + ".tmp". Throws ALREADY-THERE cases as FAILED_PRECONDITION and everything else that the system
   // refuses as INTERNAL or RESOURCE_EXHAUSTED, naming the file.
   OutputFile(std::string path, bool gzip);
-  // Removes the unfinished file unless commit() has returned.
+  // Removes the unfinished file unless commit() has returned, or writing has failed after keep_on_failure().
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
   void write(std::string_view bytes);
+
+  // What was written so far can be read from the unfinished file from now on, also if this process is killed. Costs a few
+  // bytes of compression.
+  void flush();
+
+  // From now on an unfinished file stays if writing it fails: half of it is worth something.
+  void keep_on_failure() { keep_on_failure_ = true; }
 
   // Completes the file and gives it its name, which must not exist: earlier files are never replaced.
   void commit();
@@ -37,16 +44,21 @@ class OutputFile {
  private:
   struct Compressor;
 
-  void compress(std::string_view bytes, bool last);
+  enum class Flush : uint8_t { kNo, kReadable, kLast };
+
+  void compress(std::string_view bytes, Flush flush);
   void write_raw(const void* data, size_t size);
-  [[noreturn]] void fail(const std::string& what, int error) const;
+  [[noreturn]] void fail(const std::string& what, int error);
 
   std::string path_;
   std::string tmp_path_;
   int fd_ = -1;
   bool committed_ = false;
+  bool failed_ = false;
+  bool keep_on_failure_ = false;
   int64_t bytes_in_ = 0;
   int64_t bytes_out_ = 0;
+  int64_t bytes_in_at_flush_ = 0;
   int64_t bytes_in_at_output_ = 0;  // bytes_in_ when bytes_out_ grew last: the compressor holds the rest
   std::unique_ptr<Compressor> compressor_;  // null: plain
 };

@@ -37,6 +37,12 @@ void Files::read(const Filled& filled) {
   publish();
 }
 
+void Files::flush() {
+  if (gpu_ != nullptr) gpu_->drain();
+  if (trace_) trace_->flush();
+  publish();
+}
+
 nlohmann::json Files::finish(const End& end) {
   reader_->finish(end.counter);
   if (gpu_ != nullptr) gpu_->finish();

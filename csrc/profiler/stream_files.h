@@ -33,6 +33,9 @@ class Files {
 
   void read(const Filled& filled);
 
+  // Brings what was read to disk, where it outlives this process.
+  void flush();
+
   // What is known at the end.
   struct End {
     uint64_t counter = 0;  // when collection ended

@@ -58,6 +58,18 @@ Hub& Hub::get() {
 bool Session::next(Filled& out) {
   std::unique_lock lock(mutex_);
   filled_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+  return take(out);
+}
+
+bool Session::next(Filled& out, std::chrono::steady_clock::time_point until) {
+  std::unique_lock lock(mutex_);
+  filled_.wait_until(lock, until, [this] { return closed_ || !queue_.empty(); });
+  return take(out) || !closed_;
+}
+
+// With mutex_ held.
+bool Session::take(Filled& out) {
+  out = {};
   if (queue_.empty()) return false;
   out = std::move(queue_.front());
   queue_.pop_front();
@@ -123,7 +135,7 @@ std::shared_ptr<Session> Hub::open(const Session::Options& options) {
 void Hub::close() {
   const std::lock_guard lock(mutex_);
   open_generation_.store(0, std::memory_order_release);
-  if (!session_->ring()) copy_open(*session_);
+  if (!session_->ring()) copy_open(*session_, &Pool::take_extra);
   for (ThreadLog* log : logs_) {
     if (log->session_ != session_) continue;
     session_->tally_.events += log->events_.load(std::memory_order_relaxed);
@@ -142,20 +154,30 @@ std::shared_ptr<Session> Hub::snapshot() {
     const std::lock_guard queue_lock(session_->mutex_);
     copy->queue_ = session_->queue_;
   }
-  copy_open(*copy);
+  copy_open(*copy, &Pool::take_extra);
   copy->close();
   return copy;
 }
 
-void Hub::copy_open(Session& to) {
+std::deque<Filled> Hub::collect(Session& session) {
+  const std::lock_guard lock(mutex_);
+  if (session_.get() == &session) copy_open(session, &Pool::take);
+  const std::lock_guard queue_lock(session.mutex_);
+  return std::exchange(session.queue_, {});
+}
+
+void Hub::copy_open(Session& to, ChunkRef (Pool::*take)()) {
   const uint64_t now = c10::getApproximateTime();
   for (ThreadLog* log : logs_) {
     if (log->session_ != session_ || !log->chunk_) continue;
     const uint32_t used = log->chunk_->used.load(std::memory_order_acquire);
-    if (used == 0) continue;
-    ChunkRef copy = Pool::get().take_extra();
-    std::memcpy(copy->bytes.data(), log->chunk_->bytes.data(), used);
-    copy->used.store(used, std::memory_order_relaxed);
+    const uint32_t size = used - log->collected_;
+    if (size == 0) continue;
+    ChunkRef copy = (Pool::get().*take)();
+    if (!copy) continue;
+    std::memcpy(copy->bytes.data(), log->chunk_->bytes.data() + log->collected_, size);
+    copy->used.store(size, std::memory_order_relaxed);
+    if (&to == session_.get()) log->collected_ = used;
     to.push({log->id_, log->thread_, now, std::move(copy)});
   }
 }
@@ -189,7 +211,7 @@ void Hub::remove(ThreadLog& log) {
   if (!session_ || log.session_ != session_) return;
   session_->tally_.events += log.events_.load(std::memory_order_relaxed);
   session_->tally_.costs += log.meter_.costs();
-  if (log.chunk_) session_->push({log.id_, log.thread_, c10::getApproximateTime(), std::move(log.chunk_)});
+  if (log.chunk_) push_chunk(log);
 }
 
 bool Hub::join(ThreadLog& log) {
@@ -200,6 +222,7 @@ bool Hub::join(ThreadLog& log) {
   log.events_.store(0, std::memory_order_relaxed);
   log.meter_.reset();
   if (log.chunk_) log.chunk_->used.store(0, std::memory_order_relaxed);
+  log.collected_ = 0;
   return true;
 }
 
@@ -213,9 +236,14 @@ bool Hub::exchange(ThreadLog& log) {
     log.count_drop();
     return false;
   }
-  if (log.chunk_) session_->push({log.id_, log.thread_, c10::getApproximateTime(), std::move(log.chunk_)});
+  if (log.chunk_) push_chunk(log);
   log.chunk_ = std::move(fresh);
   return true;
+}
+
+void Hub::push_chunk(ThreadLog& log) {
+  session_->push({log.id_, log.thread_, c10::getApproximateTime(), std::move(log.chunk_),
+                  std::exchange(log.collected_, 0)});
 }
 
 ThreadLog* ThreadLog::current() {

@@ -15,6 +15,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -39,6 +40,7 @@ struct Filled {
   int64_t thread = 0;      // of the operating system
   uint64_t closed_at = 0;  // the counter when nothing more was appended
   ChunkRef chunk;
+  uint32_t begin = 0;  // where in it: what lies before was collected sooner
 };
 
 class ThreadLog;
@@ -81,8 +83,10 @@ class Session {
         gpu_(options.gpu),
         budget_(options.max_events) {}
 
-  // The reader's side: waits for the next records; false when the session has been closed and all is read.
+  // The reader's side: waits for the next records; false when the session has been closed and all is read. If until passes
+  // before there are any, out has no chunk.
   bool next(Filled& out);
+  bool next(Filled& out, std::chrono::steady_clock::time_point until);
 
   // The name that id stands for. Any thread.
   std::string name(uint32_t id) const { return names_->name(id); }
@@ -101,6 +105,7 @@ class Session {
   friend class Hub;
   friend class ThreadLog;
 
+  bool take(Filled& out);
   void push(Filled filled);
   // Nothing is pushed any more. What a ring holds goes back to the pool.
   void close();
@@ -132,6 +137,10 @@ class Hub {
   // Ends the session: nothing more gets in. What threads have published and not yet handed over is copied into its queue.
   void close();
 
+  // All that has been recorded in session and not been read, also what lies in chunks that are not full. Records that a
+  // thread has no spare chunk for come later.
+  std::deque<Filled> collect(Session& session);
+
   // What the open ring holds, as a session that has been closed; the ring goes on and keeps it.
   std::shared_ptr<Session> snapshot();
 
@@ -156,12 +165,15 @@ class Hub {
   // Hands log's chunk to the session and gives it another. False if the session is over, or if there is none: then the
   // event that needed it counts as dropped.
   bool exchange(ThreadLog& log);
-  // Copies what the open session's threads have published and not yet handed over to the queue of to.
-  void copy_open(Session& to);
+  // Hands log's chunk to the session.
+  void push_chunk(ThreadLog& log);
+  // Copies what the open session's threads have published and not yet handed over to the queue of to, into chunks from
+  // take, which may return none.
+  void copy_open(Session& to, ChunkRef (Pool::*take)());
 
   static inline constinit std::atomic<uint64_t> open_generation_{0};
 
-  std::mutex mutex_;  // guards what follows, and each log's chunk_ and session_ pointers
+  std::mutex mutex_;  // guards what follows, and each log's chunk_, collected_ and session_
   uint64_t last_generation_ = 0;
   uint32_t last_log_ = 0;
   std::shared_ptr<Session> session_;  // the open one
@@ -221,8 +233,9 @@ class ThreadLog {
   std::atomic<int64_t> events_{0};    // recorded in session_; others read it
   CostMeter meter_;
   ChunkRef chunk_;
-  size_t used_ = 0;      // of the chunk
-  size_t reserved_ = 0;  // bytes that the ends of what is open will need
+  uint32_t collected_ = 0;  // of the chunk: what the session has already; guarded by the hub's mutex
+  size_t used_ = 0;         // of the chunk
+  size_t reserved_ = 0;     // bytes that the ends of what is open will need
   uint64_t serial_ = 0;
   uint64_t external_ = 0;                 // of the op that began last; 0 while no GPU is told
   bool step_recorded_ = false;            // the open step's begin was written

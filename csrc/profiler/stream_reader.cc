@@ -30,8 +30,9 @@ void Reader::read(const Filled& filled) {
   clock_.follow();
   Thread& thread = threads_[filled.log];
   thread.thread = filled.thread;
-  const std::byte* at = filled.chunk->bytes.data();
-  const std::byte* const end = at + filled.chunk->used.load(std::memory_order_acquire);
+  const std::byte* at = filled.chunk->bytes.data() + filled.begin;
+  const std::byte* const end =
+      filled.chunk->bytes.data() + filled.chunk->used.load(std::memory_order_acquire);
   Header header{};
   while (at < end) {
     std::memcpy(&header, at, sizeof header);

@@ -227,19 +227,33 @@ class StreamRecorder final : public Recorder {
 
   // The writer thread.
   void write() noexcept {
-    stream::Filled filled;
-    while (session_->next(filled)) {
-      try {
-        if (!error_ && !abandoned_) files_.read(filled);
-      } catch (...) {
-        error_ = std::current_exception();  // a full disk; ops go on, and nothing more is recorded of them
-        session_->budget().fill(Full::kError);
-      }
+    constexpr auto kFlushPeriod = std::chrono::seconds(1);  // so much is lost if the process is killed
+    auto flush_at = std::chrono::steady_clock::now() + kFlushPeriod;
+    for (stream::Filled filled; session_->next(filled, flush_at);) {
+      if (filled.chunk) write_some([&] { files_.read(filled); });
       filled.chunk.reset();
+      if (std::chrono::steady_clock::now() < flush_at) continue;
+      for (stream::Filled& rest : Hub::get().collect(*session_)) {
+        write_some([&] { files_.read(rest); });
+        rest.chunk.reset();
+      }
+      write_some([this] { files_.flush(); });
+      flush_at = std::chrono::steady_clock::now() + kFlushPeriod;
     }
     timespec used{};
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
     writer_ns_ = int64_t{used.tv_sec} * 1000000000 + used.tv_nsec;
+  }
+
+  template <typename Write>
+  void write_some(Write write) {
+    if (error_ || abandoned_) return;
+    try {
+      write();
+    } catch (...) {
+      error_ = std::current_exception();  // a full disk; ops go on, and nothing more is recorded of them
+      session_->budget().fill(Full::kError);
+    }
   }
 
   const std::unique_ptr<cuda::GpuCollection> gpu_;

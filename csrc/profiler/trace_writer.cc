@@ -123,6 +123,8 @@ TraceWriter::TraceWriter(const RecorderConfig& config, int64_t start_ns, const n
   buffer_ += ",\"args\":{" + string_member("name", worker_) + "}}";
   metadata_event("process_labels", process_, 0, string_member("labels", "CPU"));
   metadata_event("process_sort_index", process_, 0, integer_member("sort_index", rank_));
+  flush();
+  file_.keep_on_failure();
 }
 
 void TraceWriter::op(const HostEvent& event) {
@@ -246,6 +248,12 @@ void TraceWriter::mark(std::string_view name, int64_t time_ns) {
   buffer_ += ",\"s\":\"g\"";
   place(process_, 0, time_ns);
   end_event();
+}
+
+void TraceWriter::flush() {
+  file_.write(buffer_);
+  buffer_.clear();
+  file_.flush();
 }
 
 int64_t TraceWriter::expected_bytes() const {

@@ -91,7 +91,7 @@ class Lanes {
 // Not thread-safe; may be handed from thread to thread. Every function throws what OutputFile throws.
 class TraceWriter {
  public:
-  // Creates the file and writes the header. start_ns is when recording began. environment: members for the header
+  // Creates the file with the header in it. start_ns is when recording began. environment: members for the header
   // beyond those that config implies, such as versions.
   TraceWriter(const RecorderConfig& config, int64_t start_ns, const nlohmann::json& environment);
 
@@ -109,6 +109,9 @@ class TraceWriter {
 
   // A mark across all tracks.
   void mark(std::string_view name, int64_t time_ns);
+
+  // Whoever reads the unfinished file from now on finds all events that were given until now.
+  void flush();
 
   // About how large the file would be if it were closed now: rather too large than too small.
   int64_t expected_bytes() const;

@@ -59,6 +59,25 @@ class FileSizeLimit {
   void (*handler_)(int);
 };
 
+// What can be decompressed of a gzip member that may be cut off.
+inline std::string gunzip_beginning(const std::string& bytes) {
+  std::string text;
+  std::vector<uint8_t> out(1 << 20);
+  inflate_state state;
+  isal_inflate_init(&state);
+  state.crc_flag = ISAL_GZIP;
+  state.next_in = reinterpret_cast<uint8_t*>(const_cast<char*>(bytes.data()));
+  state.avail_in = static_cast<uint32_t>(bytes.size());
+  for (;;) {
+    state.next_out = out.data();
+    state.avail_out = static_cast<uint32_t>(out.size());
+    const int result = isal_inflate(&state);
+    const size_t produced = out.size() - state.avail_out;
+    text.append(reinterpret_cast<const char*>(out.data()), produced);
+    if (result != ISAL_DECOMP_OK || produced == 0) return text;
+  }
+}
+
 // Decompresses exactly one gzip member; anything behind it is an error.
 inline std::string gunzip(const std::string& bytes) {
   std::string text;
@@ -82,11 +101,15 @@ inline std::string gunzip(const std::string& bytes) {
   return text;
 }
 
-// The content of a file, decompressed if its name says so.
-inline std::string read_text(const std::string& path) {
+inline std::string read_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error("cannot open " + path);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// The content of a file, decompressed if its name says so.
+inline std::string read_text(const std::string& path) {
+  const std::string bytes = read_bytes(path);
   return path.ends_with(".gz") ? gunzip(bytes) : bytes;
 }
 

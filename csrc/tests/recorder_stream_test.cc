@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -63,6 +64,66 @@ class StreamTest : public testing::Test {
   json result_;
   std::string table_;
 };
+
+TEST_F(StreamTest, WhatWasRecordedIsSoonOnDisk) {
+  const auto recorder = start();
+  const std::string unfinished = (folder_.path() / "s1.gz.tmp").string();
+  constexpr int kRounds = 2;
+  for (int round = 0; round < kRounds; ++round) {
+    // Far less than a chunk or a buffer holds.
+    const std::string name = "round " + std::to_string(round);
+    {
+      const Scope scope(name);
+      at::ones({2});
+    }
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (gunzip_beginning(read_bytes(unfinished)).find(name) == std::string::npos) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "a killed process would leave nothing of it";
+      std::this_thread::yield();
+    }
+    EXPECT_GT(recorder->status().trace_bytes, 0);
+  }
+  at::ones({3});
+  const json trace = finish(*recorder);
+  auto events = by_name(trace);
+  EXPECT_EQ(events["aten::ones"].size(), size_t{kRounds + 1}) << "each once";
+  EXPECT_EQ(events["round 0"].size(), 1u);
+  EXPECT_EQ(result_["dropped"], json::object());
+}
+
+TEST(StreamLogTest, CollectsEachRecordOnce) {
+  using stream::Filled;
+  using stream::Header;
+  using stream::Hub;
+  using stream::ThreadLog;
+  const auto session = Hub::get().open();
+  at::RecordFunction fn(at::RecordScope::FUNCTION);
+  ThreadLog* const log = ThreadLog::current();
+  ASSERT_NE(log, nullptr);
+  size_t records = 0;
+  const auto count = [&records](const Filled& filled) {
+    const uint32_t used = filled.chunk->used;
+    for (uint32_t at = filled.begin; at < used; ++records) {
+      Header header;
+      std::memcpy(&header, filled.chunk->bytes.data() + at, sizeof header);
+      at += header.words * 8u;
+    }
+  };
+  // Several chunks, collected at moments that have nothing to do with their ends.
+  constexpr size_t kOps = 40000;
+  for (size_t i = 0; i < kOps; ++i) {
+    log->op_begin(fn, false);
+    log->op_end();
+    if (i % 1777 != 0) continue;
+    for (const Filled& filled : Hub::get().collect(*session)) count(filled);
+    EXPECT_EQ(records, 2 * (i + 1));
+  }
+  Hub::get().close();
+  for (Filled filled; session->next(filled);) count(filled);
+  EXPECT_EQ(records, 2 * kOps);
+  EXPECT_EQ(session->dropped(), 0);
+  Hub::get().trim();
+}
 
 TEST_F(StreamTest, ScopesThatOverlapGoOnTheirOwnTracks) {
   const auto recorder = start();

@@ -410,15 +410,28 @@ TEST_P(RecorderTest, NeverReplacesAFile) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), fs::directory_iterator()), 2);
 }
 
-TEST_P(RecorderTest, AFullDiskIsAnErrorAndLeavesNothing) {
-  const FileSizeLimit limit(1000);
+TEST_P(RecorderTest, AFullDiskIsAnErrorAndLeavesTheBeginning) {
+  const FileSizeLimit limit(8000);
+  const json full = config({{"use_gzip", false}});
   try {
     record({{"use_gzip", false}}, 50);
     FAIL() << "writing beyond the limit succeeded";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), OMNI_RESOURCE_EXHAUSTED) << error.what();
+    const std::string left =
+        full["trace_path"].get<std::string>() + ".tmp, which omni-run profile repair reads";
+    EXPECT_NE(std::string(error.what()).find(left), std::string::npos) << error.what();
   }
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), fs::directory_iterator()), 1);
+  EXPECT_EQ(read_bytes(full["trace_path"].get<std::string>() + ".tmp").size(), 8000u);
+}
+
+TEST_P(RecorderTest, ADiskThatIsFullAtTheStartIsAnErrorOfTheStart) {
+  const FileSizeLimit limit(100);
+  EXPECT_THROW(start_recorder(config({{"use_gzip", false}})), Error);
   EXPECT_TRUE(fs::is_empty(folder_.path()));
+  const auto other = start_recorder(config({{"trace_path", ""}, {"table_path", ""}}));
+  other->stop();
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RecorderTest, testing::Values("kineto", "stream"),

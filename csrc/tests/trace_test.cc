@@ -100,6 +100,43 @@ TEST(OutputFileTest, CompressesToOneMember) {
   EXPECT_EQ(file.bytes_out(), static_cast<int64_t>(fs::file_size(file.path())));
 }
 
+TEST(OutputFileTest, WhatIsFlushedCanBeReadBeforeTheEnd) {
+  const TemporaryFolder folder;
+  OutputFile file((folder.path() / "a.gz").string(), true);
+  std::string all;
+  for (int i = 0; i < 5; ++i) {
+    file.write("piece " + std::to_string(i) + "\n");
+    all += "piece " + std::to_string(i) + "\n";
+    file.flush();
+    EXPECT_EQ(gunzip_beginning(read_bytes(file.path() + ".tmp")), all);
+    const int64_t size = file.bytes_out();
+    file.flush();
+    EXPECT_EQ(file.bytes_out(), size) << "there was nothing new";
+  }
+  file.commit();
+  EXPECT_EQ(read_text(file.path()), all) << "still one member";
+}
+
+TEST(OutputFileTest, StaysIfWritingFailsAndHalfOfItIsWorthSomething) {
+  const TemporaryFolder folder;
+  const FileSizeLimit limit(1000);
+  for (const bool keep : {false, true}) {
+    const std::string path = (folder.path() / (keep ? "kept" : "gone")).string();
+    {
+      OutputFile file(path, false);
+      file.write("half");
+      if (keep) file.keep_on_failure();
+      EXPECT_THROW(file.write(std::string(2000, 'x')), Error);
+    }
+    EXPECT_EQ(fs::exists(path + ".tmp"), keep);
+    if (keep) {
+      EXPECT_EQ(read_text(path + ".tmp").substr(0, 4), "half");
+    }
+    const OutputFile unharmed((folder.path() / "other").string(), false);
+  }
+  EXPECT_FALSE(fs::exists(folder.path() / "other.tmp")) << "nothing went wrong with it";
+}
+
 TEST(OutputFileTest, AppearsWhenCommitted) {
   const TemporaryFolder folder;
   const fs::path path = folder.path() / "a.txt";
@@ -245,6 +282,20 @@ TEST(TraceWriterTest, TimesAreRelativeToTheDay) {
       EXPECT_EQ(std::llround(event["ts"].get<double>() * 1000) + base, INT64_C(1795309451050001000));
     }
   }
+}
+
+TEST(TraceWriterTest, TheHeaderIsOnDiskAtOnceAndEventsWhenFlushed) {
+  const TemporaryFolder folder;
+  RecorderConfig config;
+  config.worker = "stage-0";
+  config.trace_path = (folder.path() / "t.gz").string();
+  TraceWriter writer(config, 1, {});
+  const auto on_disk = [&] { return gunzip_beginning(read_bytes(config.trace_path + ".tmp")) + "]}"; };
+  EXPECT_EQ(json::parse(on_disk())["omni"]["worker"], "stage-0");
+  writer.op({.name = "aten::mm", .start_ns = 1, .end_ns = 2, .thread = 5});
+  EXPECT_EQ(on_disk().find("aten::mm"), std::string::npos);
+  writer.flush();
+  EXPECT_EQ(json::parse(on_disk())["traceEvents"].back()["name"], "aten::mm");
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 // Package repair completes traces whose writer was killed.
 //
 // A recorder writes a trace under a name that ends in .tmp and renames it when it is complete. What a killed one leaves is
-// a beginning: the header and events up to somewhere in the middle of one. All whole events are kept.
+// a beginning: the header and events up to somewhere in the middle of one. All whole events are kept. The recorder "stream"
+// brings what it has to disk every second, "kineto" nothing but the header before it is stopped.
 package repair
 
 import (
@@ -31,8 +32,8 @@ var ErrBusy = errors.New("it was written to a moment ago; is its recorder still 
 
 // Result says what could be kept.
 type Result struct {
-	Path   string `json:"path"` // of the trace
-	Events int64  `json:"events"`
+	Path   string `json:"path"`   // of the trace
+	Events int64  `json:"events"` // without names of tracks
 	// Complete says that nothing was missing but the name.
 	Complete bool `json:"complete"`
 }
@@ -91,8 +92,9 @@ func rescue(ctx context.Context, in *trace.Reader, out *trace.Writer, result *Re
 		return err
 	}
 	var e trace.Event
+	whole := int64(0) // events, names of tracks among them
 	for {
-		if result.Events%4096 == 0 && ctx.Err() != nil {
+		if whole%4096 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		err := in.Next(&e)
@@ -106,12 +108,15 @@ func rescue(ctx context.Context, in *trace.Reader, out *trace.Writer, result *Re
 		if err != nil {
 			return err
 		}
-		result.Events++
+		whole++
+		if e.Phase != trace.Metadata {
+			result.Events++
+		}
 		if err := out.Write(&e); err != nil {
 			return err
 		}
 	}
-	if result.Events == 0 {
+	if whole == 0 {
 		return errors.New("there is no whole event in it")
 	}
 	after := maps.Clone(in.Header())
