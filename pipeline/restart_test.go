@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
@@ -94,4 +96,45 @@ func TestRestartsPauseLongerUpToALimit(t *testing.T) {
 	r, err := o.Generate(t.Context(), pipeline.Request{Prompt: "after", MaxTokens: 5})
 	require.NoError(t, err)
 	check(t, r, "after", 5)
+}
+
+// A worker that was ready for long enough has the pauses after its death begin anew; one that dies soon after it was ready does
+// not, however often it was ready.
+func TestPausesBeginAnewAfterALongLife(t *testing.T) {
+	const first, deaths = 4 * time.Millisecond, 9
+	// A pause is half as long again as the one before, give or take half of it.
+	shortest := func(n int) time.Duration {
+		return time.Duration(float64(first) * math.Pow(backoff.DefaultMultiplier, float64(n)) * (1 - backoff.DefaultRandomizationFactor))
+	}
+	longest := time.Duration(float64(first) * (1 + backoff.DefaultRandomizationFactor))
+	for _, test := range []struct {
+		name string
+		long time.Duration
+		anew bool
+	}{
+		{"long", time.Nanosecond, true},
+		{"short", time.Hour, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := pipelinetest.Config(t, nil)
+			cfg.Limits.Backoff, cfg.Limits.BackoffMax, cfg.Limits.BackoffReset = first, time.Hour, test.long
+			log := &pauses{}
+			cfg.Log = slog.New(log)
+			o := pipelinetest.Open(t, cfg)
+			for death := range deaths {
+				pipelinetest.Signal(t, o, 1, syscall.SIGKILL)
+				restarted(t, o, 1, death+1)
+			}
+			list := log.all()
+			require.Len(t, list, deaths)
+			for n, pause := range list {
+				if test.anew {
+					require.LessOrEqual(t, pause, longest, "pause %d of %v", n, list)
+				} else {
+					require.GreaterOrEqual(t, pause, shortest(n), "pause %d of %v", n, list)
+				}
+			}
+			require.Greater(t, shortest(deaths-1), longest, "the two cannot be confused")
+		})
+	}
 }
