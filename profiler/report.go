@@ -65,7 +65,7 @@ type Report struct {
 	Dropped map[string]int64 `json:"dropped"`
 	// Bytes is the size of all files; until they are complete, of what has been written of the trace.
 	Bytes int64 `json:"bytes"`
-	// StartedNS and StoppedNS bound the collection in Unix nanoseconds; 0 while unknown.
+	// StartedNS and StoppedNS bound the collection in Unix nanoseconds of the worker's clock; 0 while unknown.
 	StartedNS int64 `json:"started_ns,omitempty"`
 	StoppedNS int64 `json:"stopped_ns,omitempty"`
 	// StopMS is how long ending collection held up the thread that runs the model.

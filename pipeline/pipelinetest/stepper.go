@@ -33,7 +33,7 @@ type HeldStep struct {
 // NewStepper makes a stepper that holds nothing once the test has ended.
 func NewStepper(tb testing.TB) *Stepper {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "steps") // the name of a test may be too long for a socket's
+	dir, err := os.MkdirTemp("", "steps") //nolint:usetesting // the name of a test may be too long for a socket's
 	if err != nil {
 		tb.Fatal(err)
 	}

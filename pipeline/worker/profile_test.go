@@ -13,12 +13,7 @@ import (
 func TestProfileControlComesBeforeQueuedInput(t *testing.T) {
 	p := open(t, pipelinetest.Thinker, pipelinetest.Script{Step: 300 * time.Millisecond}, nil)
 	p.send(think(1, 1<<30))
-	for id := uint64(1); ; id++ { // until the step runs
-		p.send(&message.Ping{ID: id})
-		if pong := recv[*message.Pong](p); pong.StepNS > 0 {
-			break
-		}
-	}
+	p.inStep()
 	p.send(&message.Feed{Sequence: 1, Last: true}) // a mistake, which is answered when its turn comes
 	for id := uint64(2); id < 500; id++ {
 		p.send(think(id, 1))

@@ -88,6 +88,17 @@ func recv[T message.Message](p *parent) T {
 	return got
 }
 
+// inStep waits until a step runs.
+func (p *parent) inStep() {
+	p.t.Helper()
+	for id := uint64(1); ; id++ {
+		p.send(&message.Ping{ID: id})
+		if pong := recv[*message.Pong](p); pong.StepNS > 0 {
+			return
+		}
+	}
+}
+
 // ended waits for the end of Run.
 func (p *parent) ended() error {
 	p.t.Helper()
@@ -299,12 +310,7 @@ func TestEngineThatWaitsForNothingFailsTheSequence(t *testing.T) {
 func TestWorkerInsideALongStepAnswers(t *testing.T) {
 	p := open(t, pipelinetest.Thinker, pipelinetest.Script{Step: 400 * time.Millisecond}, nil)
 	p.send(think(1, 1))
-	for id := uint64(1); ; id++ { // until the step runs
-		p.send(&message.Ping{ID: id})
-		if pong := recv[*message.Pong](p); pong.StepNS > 0 {
-			break
-		}
-	}
+	p.inStep()
 	p.send(&message.ProfileStatus{ID: 9})
 	if reply := recv[*message.ProfileReply](p); reply.ID != 9 || reply.Report.Worker != "stage-0" {
 		t.Errorf("got %+v", reply)
@@ -325,12 +331,7 @@ func TestEndOfTheConnectionEndsTheWorker(t *testing.T) {
 func TestLostIsCalledWhileAStepRuns(t *testing.T) {
 	p := open(t, pipelinetest.Thinker, pipelinetest.Script{Step: 300 * time.Millisecond}, nil)
 	p.send(think(1, 1<<30))
-	for id := uint64(1); ; id++ { // until the step runs
-		p.send(&message.Ping{ID: id})
-		if pong := recv[*message.Pong](p); pong.StepNS > 0 {
-			break
-		}
-	}
+	p.inStep()
 	p.conn.Close()
 	select {
 	case err := <-p.lost:
