@@ -296,7 +296,7 @@ func TestHangingStepIsFoundByItsLimit(t *testing.T) {
 
 func TestFloodOfStderrHoldsUpNothing(t *testing.T) {
 	o := pipelinetest.Open(t, pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: {Faults: []pipelinetest.Fault{
-		{At: pipelinetest.AtDecode, Nth: 2, Do: pipelinetest.Flood}, {At: pipelinetest.AtDecode, Nth: 9, Do: pipelinetest.Kill},
+		{At: pipelinetest.AtLoad, Do: pipelinetest.Flood}, {At: pipelinetest.AtDecode, Nth: 2, Do: pipelinetest.Flood}, {At: pipelinetest.AtDecode, Nth: 9, Do: pipelinetest.Kill},
 	}}}))
 	_, err := o.Generate(t.Context(), pipeline.Request{Prompt: "flood", MaxTokens: 20})
 	var stage *pipeline.StageError

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,13 +97,56 @@ func TestFoldersThatCannotBeWritten(t *testing.T) {
 				require.Contains(t, got.stdout, pipelinetest.Expect("one", 5).Text, "the request itself is done")
 			}
 			if !test.early {
-				entries, err := os.ReadDir(dir)
-				require.NoError(t, err)
-				for _, entry := range entries {
-					info, err := entry.Info()
-					require.NoError(t, err)
-					require.True(t, entry.IsDir() || entry.Name() == "all" || info.Size() == 0, "%s is half-written", entry.Name())
-				}
+				require.Empty(t, filesIn(t, dir, "all"), "nothing half-written")
+			}
+		})
+	}
+}
+
+// filesIn lists the files of a folder and of those in it, but for one of that name.
+func filesIn(t *testing.T, dir, but string) []string {
+	t.Helper()
+	var files []string
+	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && entry.Name() != but {
+			files = append(files, path)
+		}
+		return err
+	}))
+	return files
+}
+
+// A server's folder for profiles is looked at before anything is loaded.
+func TestFoldersThatAServerCannotWrite(t *testing.T) {
+	for name, folder := range map[string]func(*testing.T) string{"a file in its place": occupied, "read-only": readOnly} {
+		t.Run(name, func(t *testing.T) {
+			dir := folder(t)
+			got := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--profile-dir", dir).end()
+			require.Equal(t, exitUsage, got.code, got.stderr)
+			require.Contains(t, got.stderr, "--profile-dir: ")
+			require.Contains(t, got.stderr, dir)
+			require.NotContains(t, got.stderr, "loading stage")
+		})
+	}
+}
+
+// A folder that was there at the start goes away while a request runs: what cannot be written is said, and nothing else is lost.
+func TestFoldersThatAreRemovedMeanwhile(t *testing.T) {
+	for _, flag := range []string{"--output-dir", "--profile-dir"} {
+		t.Run(flag, func(t *testing.T) {
+			gate := pipelinetest.NewGate(t)
+			dir := filepath.Join(t.TempDir(), "folder")
+			p := startCommand(t, map[string]pipelinetest.Script{pipelinetest.Code2Wav: gate.Script(pipelinetest.AtDecode, 1)},
+				"--prompt", "one", "--max-tokens", "5", flag, dir)
+			gate.Reached()
+			require.NoError(t, os.RemoveAll(dir))
+			gate.Open()
+			got := p.end()
+			require.Equal(t, exitFailed, got.code, got.stderr)
+			require.Contains(t, got.stderr, dir)
+			require.Contains(t, got.stderr, "no such file or directory")
+			if flag == "--profile-dir" {
+				p.wholeResult("0", "one", 5)
 			}
 		})
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/omni-run/omni/pipeline/pipelinetest"
 )
 
-// server is a running omni-run serve; its talker stands at the gate in the second code of the first request.
+// server is a running omni-run serve whose talker stands at the gate at some point.
 type server struct {
 	*process
 	client   *client.Client
@@ -25,16 +25,21 @@ type server struct {
 	answers  chan answered
 }
 
+// inARequest is the point at which a request has given text and no sound.
+func inARequest(gate *pipelinetest.Gate) pipelinetest.Fault {
+	return gate.Fault(pipelinetest.AtDecode, 2)
+}
+
 // answered is what became of a request.
 type answered struct {
 	text string
 	err  error
 }
 
-func startServer(t *testing.T, limits *pipeline.Limits, args ...string) *server {
+func startServer(t *testing.T, at func(*pipelinetest.Gate) pipelinetest.Fault, limits *pipeline.Limits, args ...string) *server {
 	t.Helper()
 	s := &server{gate: pipelinetest.NewGate(t), profiles: t.TempDir(), answers: make(chan answered, 1)}
-	scripts := map[string]pipelinetest.Script{pipelinetest.Talker: s.gate.Script(pipelinetest.AtDecode, 2)}
+	scripts := map[string]pipelinetest.Script{pipelinetest.Talker: {Faults: []pipelinetest.Fault{at(s.gate)}}}
 	args = append([]string{"serve", "--model", "none", "--port", "0", "--profile-dir", s.profiles}, args...)
 	s.process = newCommand(t, behaviour{Scripts: scripts, Limits: limits}, args...)
 	s.start()
@@ -90,7 +95,7 @@ func TestServerStopsCleanlyAtASignal(t *testing.T) {
 	} {
 		for _, signal := range stopSignals {
 			t.Run(fmt.Sprintf("%s, %v", test.name, signal), func(t *testing.T) {
-				s := startServer(t, nil)
+				s := startServer(t, inARequest, nil)
 				require.Len(t, s.workers(), 3)
 				if test.profile {
 					s.record()
@@ -117,7 +122,7 @@ func TestServerStopsCleanlyAtASignal(t *testing.T) {
 func TestServerCutsOffWhatDoesNotEnd(t *testing.T) {
 	for _, signal := range stopSignals {
 		t.Run(signal.String(), func(t *testing.T) {
-			s := startServer(t, nil, "--drain-timeout", "1ms")
+			s := startServer(t, inARequest, nil, "--drain-timeout", "1ms")
 			s.record()
 			s.ask()
 			s.interrupt(signal)
@@ -135,7 +140,7 @@ func TestTheSecondSignalStopsAServerAtOnce(t *testing.T) {
 	patient := &pipeline.Limits{Drain: time.Hour, Terminate: time.Hour, ProfileDrain: time.Hour}
 	for _, signal := range stopSignals {
 		t.Run(signal.String(), func(t *testing.T) {
-			s := startServer(t, patient, "--drain-timeout", "1h")
+			s := startServer(t, inARequest, patient, "--drain-timeout", "1h")
 			s.record()
 			s.ask()
 			s.interrupt(signal)
@@ -164,7 +169,7 @@ func TestSignalToAServerWithoutAllItsWorkers(t *testing.T) {
 			require.Empty(t, got.stdout, "it never had an address to use")
 		})
 		t.Run("before a restart, "+signal.String(), func(t *testing.T) {
-			s := startServer(t, &pipeline.Limits{Backoff: time.Hour, BackoffMax: time.Hour})
+			s := startServer(t, inARequest, &pipeline.Limits{Backoff: time.Hour, BackoffMax: time.Hour})
 			require.NoError(t, syscall.Kill(s.pid(1), syscall.SIGKILL))
 			s.await(`"msg":"worker is down"`)
 			s.interrupt(signal)
