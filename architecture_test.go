@@ -5,16 +5,17 @@ package omni_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -27,6 +28,7 @@ const module = "github.com/omni-run/omni"
 type goPackage struct {
 	ImportPath   string
 	Dir          string
+	Standard     bool
 	GoFiles      []string
 	CgoFiles     []string
 	TestGoFiles  []string
@@ -41,9 +43,10 @@ func (p goPackage) name() string {
 	return name
 }
 
-func packages(t *testing.T) []goPackage {
+// list is what `go list -json` prints with these arguments.
+func list(t *testing.T, arguments ...string) []goPackage {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), "go", "list", "-json", "./...")
+	command := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json"}, arguments...)...)
 	var stderr strings.Builder
 	command.Stderr = &stderr
 	text, err := command.Output()
@@ -62,17 +65,48 @@ func packages(t *testing.T) []goPackage {
 	return all
 }
 
+// packages are those of the module, each with the files of all builds.
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	all := list(t, "./...")
+	for _, cuda := range list(t, "-tags", "cuda", "./...") {
+		i := slices.IndexFunc(all, func(p goPackage) bool { return p.ImportPath == cuda.ImportPath })
+		if i < 0 {
+			all = append(all, cuda)
+			continue
+		}
+		p := &all[i]
+		for plain, tagged := range map[*[]string][]string{
+			&p.GoFiles: cuda.GoFiles, &p.CgoFiles: cuda.CgoFiles, &p.TestGoFiles: cuda.TestGoFiles,
+			&p.XTestGoFiles: cuda.XTestGoFiles, &p.Imports: cuda.Imports, &p.Deps: cuda.Deps,
+		} {
+			*plain = append(*plain, tagged...)
+			slices.Sort(*plain)
+			*plain = slices.Compact(*plain)
+		}
+	}
+	return all
+}
+
 // edge is a dependency, direct or not, that must not exist.
 type edge struct {
 	from   []string // packages inside the module, with all below them
-	to     []string // packages inside the module with all below them, or packages of others by their full path
+	to     []string // packages inside the module with all below them, or packages of others by their full path, likewise
+	alone  []string // more packages inside the module, without those below
 	direct bool     // only a direct dependency must not exist
 	reason string
 }
 
+const (
+	gotorch = "github.com/wangkuiyi/gotorch"
+	nvml    = "github.com/NVIDIA/go-nvml"
+	echo    = "github.com/labstack/echo/v4"
+	cli     = "github.com/urfave/cli/v2"
+)
+
 var forbidden = []edge{
 	{
-		from: []string{"api", "cmd/omni-run", "examples", "pipeline", "profiler"}, to: []string{"torch", "github.com/wangkuiyi/gotorch"},
+		from: []string{"api", "cmd/omni-run", "examples", "pipeline", "profiler"}, to: []string{"torch", gotorch},
 		reason: "libtorch belongs to the worker: the parent starts without it, and a fault in it ends one stage, not the service",
 	},
 	{
@@ -80,19 +114,23 @@ var forbidden = []edge{
 		reason: "torch binds the C library and knows nothing of what it is used for",
 	},
 	{
-		from: []string{"profiler"}, to: []string{"api", "cmd", "examples", "pipeline"},
-		reason: "the profiler is below the pipeline: it can be used and tested without one",
+		from: []string{"profiler"}, to: []string{"api", "cmd", "examples", "pipeline", echo, cli},
+		reason: "the profiler is below the pipeline: it can be used and tested without one, and knows no HTTP and no command line",
 	},
 	{
-		from: []string{"pipeline"}, to: []string{"api", "cmd", "examples", "github.com/labstack/echo/v4"},
+		from: []string{"pipeline"}, to: []string{"api", "cmd", "examples", echo, cli},
 		reason: "the pipeline serves any front: it knows no HTTP and no command line",
 	},
 	{
-		from: []string{"api"}, to: []string{"cmd", "examples"},
+		from: []string{"api"}, to: []string{"cmd", "examples", cli},
 		reason: "api is below the commands: any program can serve a pipeline",
 	},
 	{
-		from: []string{"api/client"}, to: []string{"pipeline", "profiler", "github.com/labstack/echo/v4"},
+		from: []string{"cmd"}, to: []string{"examples"},
+		reason: "examples show how others use the packages: nothing of ours rests on them",
+	},
+	{
+		from: []string{"api/client"}, to: []string{"pipeline", "profiler", echo},
 		reason: "the client is for programs that have nothing but a server's address",
 	},
 	{
@@ -100,11 +138,15 @@ var forbidden = []edge{
 		reason: "api knows no processes, only the pipeline",
 	},
 	{
-		from: []string{"cmd/omni-worker", "pipeline/worker"}, to: []string{"api", "github.com/labstack/echo/v4", "github.com/urfave/cli/v2"},
+		from: []string{"cmd/omni-worker", "pipeline/worker"}, to: []string{"api", echo, cli},
 		reason: "the worker has no front of its own",
 	},
 	{
-		from: []string{"cmd/omni-worker", "pipeline/worker", "torch"}, to: []string{"profiler/gpu", "github.com/NVIDIA/go-nvml"},
+		from: []string{"cmd/omni-worker", "pipeline/worker"}, alone: []string{"pipeline"},
+		reason: "the worker is told what to do by messages: it knows nothing of the process that sends them",
+	},
+	{
+		from: []string{"cmd/omni-worker", "pipeline/worker", "torch"}, to: []string{"profiler/gpu", nvml},
 		reason: "go-nvml's linker flags hide undefined symbols: a missing C function would link and fail at run time",
 	},
 }
@@ -112,6 +154,14 @@ var forbidden = []edge{
 // within reports whether the package name is one of roots or below one.
 func within(name string, roots []string) bool {
 	return slices.ContainsFunc(roots, func(root string) bool { return name == root || strings.HasPrefix(name, root+"/") })
+}
+
+func (e edge) forbids(dependency string) bool {
+	inside, ours := strings.CutPrefix(dependency, module+"/")
+	if ours {
+		return within(inside, e.to) || slices.Contains(e.alone, inside)
+	}
+	return within(dependency, e.to)
 }
 
 func TestImportsPointOneWay(t *testing.T) {
@@ -125,8 +175,7 @@ func TestImportsPointOneWay(t *testing.T) {
 				dependencies = p.Imports
 			}
 			for _, dependency := range dependencies {
-				inside, ours := strings.CutPrefix(dependency, module+"/")
-				if ours && within(inside, rule.to) || within(dependency, rule.to) {
+				if rule.forbids(dependency) {
 					t.Errorf("%s depends on %s: %s", p.name(), strings.TrimPrefix(dependency, module+"/"), rule.reason)
 				}
 			}
@@ -134,13 +183,33 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
-// filesImporting returns the files of the module, as package/file, that import path.
+// A rule about a package that was renamed would hold for ever.
+func TestRulesNamePackagesThatExist(t *testing.T) {
+	known := map[string]bool{}
+	for _, p := range packages(t) {
+		for _, path := range append(p.Deps, p.ImportPath) {
+			inside, _ := strings.CutPrefix(path, module+"/")
+			for ; inside != "."; inside = filepath.Dir(inside) {
+				known[inside] = true
+			}
+		}
+	}
+	for _, rule := range forbidden {
+		for _, name := range slices.Concat(rule.from, rule.to, rule.alone) {
+			if !known[name] {
+				t.Errorf("the rule %q names %s, which nothing is in or depends on", rule.reason, name)
+			}
+		}
+	}
+}
+
+// filesImporting returns the files of the module, as package/file, that import path or a package below it.
 func filesImporting(t *testing.T, path string) []string {
 	t.Helper()
 	var found []string
 	eachFile(t, parser.ImportsOnly, func(name string, file *ast.File) {
 		for _, imported := range file.Imports {
-			if imported.Path.Value == fmt.Sprintf("%q", path) {
+			if value, err := strconv.Unquote(imported.Path.Value); err == nil && within(value, []string{path}) {
 				found = append(found, name)
 			}
 		}
@@ -172,11 +241,31 @@ func TestCIsCalledInOnePlacePerLibrary(t *testing.T) {
 	}
 }
 
+// mayUseC says of whose packages C may be a part, and why.
+var mayUseC = map[string]string{
+	module + "/torch": "binds libomni.so",
+	gotorch:           "single tensors and pickles of torch",
+	nvml:              "asks the driver for GPUs",
+}
+
+// A dependency with C in it needs a compiler, links what it likes and runs where no Go tool looks.
+func TestNoOtherDependencyBringsC(t *testing.T) {
+	roots := slices.Collect(maps.Keys(mayUseC))
+	for _, tags := range []string{"", "cuda"} {
+		for _, p := range list(t, "-deps", "-test", "-tags", tags, "./...") {
+			path, _, _ := strings.Cut(p.ImportPath, " ") // a variant for tests has a remark behind it
+			if len(p.CgoFiles) > 0 && !p.Standard && !within(path, roots) {
+				t.Errorf("%s, which the module depends on, calls C: mayUseC lists the few that may", path)
+			}
+		}
+	}
+}
+
 // mayImportGotorch holds the one importer, and the tests that use gotorch to compute the same a second time.
 var mayImportGotorch = []string{"torch/gotorch.go", "torch/gotorch_test.go", "torch/golden/gotorch_test.go"}
 
 func TestGotorchHasOneImporter(t *testing.T) {
-	for _, file := range filesImporting(t, "github.com/wangkuiyi/gotorch") {
+	for _, file := range filesImporting(t, gotorch) {
 		if !slices.Contains(mayImportGotorch, file) {
 			t.Errorf("%s imports gotorch: every error of it panics, and torch/gotorch.go is the one place that recovers", file)
 		}
