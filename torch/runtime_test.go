@@ -38,8 +38,8 @@ func TestRuntimeInfo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(info.Torch, "2.") || info.ABI != ABIVersion() || info.Compiler == "" ||
-		info.CPUCapability == "" || info.Threads != 1 || info.CUDA.Opened {
-		t.Errorf("got %s, want versions, one thread and CUDA not opened", data)
+		info.CPUCapability == "" || info.Threads != 1 || info.CUDA.Opened != CUDABuild {
+		t.Errorf("got %s, want versions, one thread and CUDA opened: %t", data, CUDABuild)
 	}
 }
 
