@@ -115,7 +115,7 @@ var faults = []struct {
 		"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase/writing profiles",
 	}},
 	{"SIGINT and SIGTERM while results are written", []string{
-		"cmd/omni-run.TestSignalWhileTheResultsAreWritten", "cmd/omni-run.TestSignalBetweenResults",
+		"cmd/omni-run.TestSignalWhileTheResultsAreWritten", "cmd/omni-run.TestSignalWhileATextIsWritten", "cmd/omni-run.TestSignalBetweenResults",
 	}},
 	{"SIGINT and SIGTERM while closing", []string{"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase/closing"}},
 	{"SIGINT and SIGTERM to a server: idle, with a request, with a profile, with a request that does not end", []string{

@@ -85,7 +85,7 @@ func TestThousandRequestsWithRandomKills(t *testing.T) {
 		}
 	}
 	last := usageNow(t)
-	t.Logf("%d results, %d errors, %d kills", results.Load(), errs.Load(), len(k.killed))
+	t.Logf("%d results, %d errors, %d kills; grown by %d bytes", results.Load(), errs.Load(), len(k.killed), last.rss-first.rss)
 	require.EqualValues(t, rounds*each, results.Load()+errs.Load(), "every request has ended")
 	require.Positive(t, errs.Load(), "of requests that were hit twice")
 	require.Less(t, last.rss-first.rss, int64(32<<20), "bytes by which this process has grown")

@@ -182,13 +182,13 @@ func TestSignalWhileTheResultsAreWritten(t *testing.T) {
 	}
 }
 
-// One request's result is being written and another runs when the signal comes: the first is delivered, the second cancelled.
-func TestSignalBetweenResults(t *testing.T) {
+// The text of a recorded request is being written, to a standard output that takes no more, when the signal comes: it is
+// delivered, and the recording completed.
+func TestSignalWhileATextIsWritten(t *testing.T) {
 	for _, signal := range stopSignals {
 		t.Run(signal.String(), func(t *testing.T) {
-			gate := pipelinetest.NewGate(t)
-			p := newCommand(t, behaviour{Scripts: map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtPrefill, 2)}},
-				"--prompt", "one", "--prompt", "two", "--max-concurrency", "1", "--max-tokens", "12")
+			profiles := t.TempDir()
+			p := newCommand(t, behaviour{}, "--prompt", "one", "--max-tokens", "12", "--profile-dir", profiles)
 			out, in := smallPipe(t)
 			filler := strings.Repeat(".", pipeBytes)
 			_, err := in.WriteString(filler)
@@ -196,20 +196,39 @@ func TestSignalBetweenResults(t *testing.T) {
 			p.cmd.Stdout = in
 			p.start()
 			require.NoError(t, in.Close())
+			p.await("1 of 1 done") // and now it prints
+			p.interrupt(signal)
+			p.await("interrupt again to stop at once")
+			text, err := io.ReadAll(out)
+			require.NoError(t, err)
+			got := p.end()
+			require.Equal(t, filler+pipelinetest.Expect("one", 12).Text+"\n", string(text))
+			p.wholeResult("0", "one", 12)
+			wholeProfile(t, profiles, true)
+			require.Equal(t, exitInterrupted, got.code, "there was no time for the pictures: %s", got.stderr)
+		})
+	}
+}
+
+// One request is done and another runs when the signal comes: the first is delivered, the second cancelled.
+func TestSignalBetweenResults(t *testing.T) {
+	for _, signal := range stopSignals {
+		t.Run(signal.String(), func(t *testing.T) {
+			gate := pipelinetest.NewGate(t)
+			p := startCommand(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtPrefill, 2)},
+				"--prompt", "one", "--prompt", "two", "--max-concurrency", "1", "--max-tokens", "12")
 			gate.Reached()
 			p.await("1 of 2 done")
 			p.interrupt(signal)
 			p.await("interrupt again to stop at once")
 			gate.Open()
-			text, err := io.ReadAll(out)
-			require.NoError(t, err)
 			got := p.end()
 			// Which of the two came first is theirs to decide.
 			first, prompt := "0", "one"
 			if !strings.Contains(got.stderr, `1 of 2 done: request "0"`) {
 				first, prompt = "1", "two"
 			}
-			require.Equal(t, fmt.Sprintf("%s== %s\n%s\n", filler, first, pipelinetest.Expect(prompt, 12).Text), string(text))
+			require.Equal(t, fmt.Sprintf("== %s\n%s\n", first, pipelinetest.Expect(prompt, 12).Text), got.stdout)
 			p.wholeResult(first, prompt, 12)
 			require.Len(t, p.results(), 2)
 			require.Contains(t, got.stderr, "2 of 2 failed: interrupted")
