@@ -57,10 +57,15 @@ func (r *ringBook) slow(line *ledger.Request) bool {
 
 // pause is how long no slow request may dump the rings.
 func (r *ringBook) pause(now time.Time) time.Duration {
-	if r.dumped.IsZero() {
+	if r.dumping == nil {
 		return 0
 	}
-	return max(0, r.apart-now.Sub(r.dumped))
+	select {
+	case <-r.dumping:
+		return max(0, r.apart-now.Sub(r.dumped))
+	default:
+		return r.apart // another does just now
+	}
 }
 
 // book is the requests of a dump: those that ended, and those that run.
@@ -157,7 +162,7 @@ func (o *Omni) dumpTap(ctx context.Context, t *tap) error {
 	err := error(message.Errorf(message.FailedPrecondition, "stage %d (%s) has no worker at the moment", t.stage.id, t.stage.name))
 	var report profiler.Report
 	if t.live != nil {
-		t.start.Clock, err = t.live.measureClock(ctx)
+		err = t.measureClock(ctx)
 	}
 	if err == nil {
 		report, err = t.ask(ctx, func(id uint64) message.Message { return &message.ProfileDump{ID: id, Start: t.start} })

@@ -2,7 +2,9 @@ package pipeline_test
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -238,6 +240,47 @@ func TestSlowRequestsInAStepThatDoesNotEnd(t *testing.T) {
 	}
 	gate.Open()
 	requests.Wait()
+}
+
+// lines is a log that gives each line to whoever waits for it.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+// A dump to which no worker can give its part is no dump: it is tried again while the request runs.
+func TestDumpThatFailsEverywhereIsTriedAgain(t *testing.T) {
+	gate := pipelinetest.NewGate(t)
+	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtPrefill, 1)})
+	cfg.Limits.Dump, cfg.Limits.DumpPause = time.Second, time.Millisecond
+	log := make(lines, 1000)
+	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+	graph := pipelinetest.Graph() // only the thinker has a flight recorder
+	graph.Config.Stages[0].Profiler = map[string]any{
+		"profiler": "torch", "torch_profiler_dir": t.TempDir(), "recorder": "stream", "ring_seconds": 0.001, "ring_slo_ms": 1.0,
+	}
+	o, err := pipeline.OpenGraph(t.Context(), cfg, graph)
+	require.NoError(t, err)
+	defer o.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := o.Generate(ctx, pipeline.Request{ID: "endless", Prompt: "hello", MaxTokens: 1 << 30})
+		ended <- err
+	}()
+	gate.Reached()
+	for !strings.Contains(<-log, "stage 0 (thinker): it has not come to the end of a step for 1s") {
+	}
+	status, err := o.ProfileStatus()
+	require.NoError(t, err)
+	require.Empty(t, status.Session)
+	gate.Open()
+	report := slowDump(t, o)
+	require.Len(t, report.Files, 2)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
 func TestCloseRightAfterASlowRequest(t *testing.T) {

@@ -70,11 +70,7 @@ func (o *Omni) newSession(ctx context.Context, chosen []*stage, configs []profil
 	for i, t := range taps {
 		t.start = starts[i]
 	}
-	err = each(taps, func(t *tap) error {
-		clock, err := t.live.measureClock(ctx)
-		t.start.Clock = clock
-		return err
-	})
+	err = each(taps, func(t *tap) error { return t.measureClock(ctx) })
 	return newProfileSession(taps), err
 }
 

@@ -31,12 +31,8 @@ func newTap(s *stage, l *live) *tap { return &tap{stage: s, live: l, done: make(
 // ask sends the worker a profile message and returns its answer.
 func (t *tap) ask(ctx context.Context, build func(id uint64) message.Message) (profiler.Report, error) {
 	m, err := t.live.ask(ctx, build)
-	var death *StageError
-	if errors.As(err, &death) {
-		return profiler.Report{}, err // it names the stage
-	}
 	if err != nil {
-		return profiler.Report{}, &StageError{Stage: t.stage.id, Name: t.stage.name, Code: CodeOf(err), Cause: err}
+		return profiler.Report{}, t.named(err)
 	}
 	reply, ok := m.(*message.ProfileReply)
 	if !ok {
@@ -46,6 +42,21 @@ func (t *tap) ask(ctx context.Context, build func(id uint64) message.Message) (p
 		return reply.Report, &StageError{Stage: t.stage.id, Name: t.stage.name, Code: reply.Error.Code, Cause: reply.Error}
 	}
 	return reply.Report, nil
+}
+
+// named is err as an error of the stage.
+func (t *tap) named(err error) error {
+	var death *StageError
+	if err == nil || errors.As(err, &death) { // that names the stage
+		return err
+	}
+	return &StageError{Stage: t.stage.id, Name: t.stage.name, Code: CodeOf(err), Cause: err}
+}
+
+// measureClock measures the worker's clock for the session.
+func (t *tap) measureClock(ctx context.Context) (err error) {
+	t.start.Clock, err = t.live.measureClock(ctx)
+	return t.named(err)
 }
 
 // begin starts the session in the worker.
