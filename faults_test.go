@@ -93,7 +93,7 @@ var faults = []struct {
 	}},
 
 	// The parent ends.
-	{"the parent is killed", []string{"pipeline.TestNoWorkerOutlivesItsParent"}},
+	{"the parent is killed", []string{"pipeline.TestNoWorkerOutlivesItsParent", "cmd/omni-worker.TestNoRealWorkerOutlivesItsParent"}},
 	{"SIGINT and SIGTERM before a worker has said hello", []string{"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase/before hello"}},
 	{"SIGINT and SIGTERM while loading", []string{
 		"cmd/omni-run.TestSignalsStopCleanlyInEveryPhase/loading", "cmd/omni-run.TestSignalToAServerWithoutAllItsWorkers/loading, ",

@@ -357,7 +357,7 @@ func TestWorkerThatIgnoresStoppingIsKilled(t *testing.T) {
 		t.Errorf("close: got %v, want the stage that had to be killed", err)
 	}
 	for _, pid := range pids {
-		if alive(pid) {
+		if pipelinetest.Alive(pid) {
 			t.Errorf("worker %d is alive after Close", pid)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/pipelinetest"
@@ -86,37 +85,5 @@ func TestNoWorkerOutlivesItsParent(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Second)
-	for _, pid := range pids {
-		for alive(pid) {
-			if time.Now().After(deadline) {
-				t.Errorf("worker %d is alive a second after its parent", pid)
-				syscall.Kill(pid, syscall.SIGKILL)
-				break
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-	}
-}
-
-// alive reports whether a process runs: one that waits to be reaped does not.
-func alive(pid int) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	var state string
-	if _, err := fmt.Sscanf(string(status[lastParen(status)+1:]), "%s", &state); err != nil {
-		return false
-	}
-	return state != "Z" && state != "X"
-}
-
-func lastParen(b []byte) int {
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] == ')' {
-			return i
-		}
-	}
-	return -1
+	pipelinetest.Gone(t, pids)
 }

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(run(os.Args[1:], b))
 	}
+	if folder := os.Getenv(parentVariable); folder != "" {
+		parentOfOrphans(folder)
+	}
 	goleak.VerifyTestMain(m)
 }
 

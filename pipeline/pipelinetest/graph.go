@@ -1,7 +1,6 @@
 package pipelinetest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -217,8 +216,7 @@ func stopped(tb testing.TB, pid int) bool {
 		if err != nil {
 			continue // the thread has ended
 		}
-		// The state follows the name, which stands in brackets and may hold anything.
-		if state := text[bytes.LastIndexByte(text, ')')+1:]; !bytes.HasPrefix(state, []byte(" T")) {
+		if stateOf(text) != 'T' {
 			return false
 		}
 	}
