@@ -48,6 +48,13 @@ omni_status* omni_recorder_scope_end(omni_recorder* recorder) {
   });
 }
 
+omni_status* omni_recorder_cut(omni_recorder* recorder) {
+  return guard([&] {
+    require(recorder != nullptr, "omni_recorder_cut: recorder is NULL");
+    recorder->recorder->cut();
+  });
+}
+
 omni_status* omni_recorder_stop(omni_recorder* recorder) {
   return guard([&] {
     omni::require_torch_thread();
@@ -73,7 +80,6 @@ omni_status* omni_recorder_status(const omni_recorder* recorder, omni_buffer** o
 omni_status* omni_recorder_dump(omni_recorder* recorder, const char* config, size_t config_size,
                                 omni_recorder** out) {
   return guard([&] {
-    omni::require_torch_thread();
     require(recorder != nullptr && out != nullptr, "omni_recorder_dump: NULL argument");
     auto handle = std::make_unique<omni_recorder>();
     handle->recorder = recorder->recorder->dump(omni::parse_argument(config, config_size, "recorder dump"));

@@ -224,14 +224,15 @@ OMNI_API omni_status* omni_recorder_step_begin(omni_recorder* recorder, int64_t 
 OMNI_API omni_status* omni_recorder_step_end(omni_recorder* recorder);
 
 /* [torch thread] Opens a user annotation of any name and closes it: stage.wait, say, for the time in which there is
- * nothing to do. Between steps, one at a time; omni_recorder_stop closes an open one. */
+ * nothing to do. Between steps, one at a time; the end of the recording closes an open one. */
 OMNI_API omni_status* omni_recorder_scope_begin(omni_recorder* recorder, const char* name, size_t name_size);
 OMNI_API omni_status* omni_recorder_scope_end(omni_recorder* recorder);
 
-/* [torch thread] Ends collection. The recorder then holds what it has seen; nothing of it is on disk for sure. */
+/* [torch thread] Ends collection, unless omni_recorder_cut has, and takes away what recorded on this thread; an open
+ * step or annotation is closed. The recorder then holds what it has seen; nothing of it is on disk for sure. */
 OMNI_API omni_status* omni_recorder_stop(omni_recorder* recorder);
 
-/* Any thread, after stop, and once: writes and closes the files (a .tmp, then renamed), frees the events and
+/* Any thread, after stop or cut, and once: writes and closes the files (a .tmp, then renamed), frees the events and
  * returns {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X,
  * "wall_ns":N,"overhead_ns":N}: how long was recorded, and how much longer the recorded ops took for it. If the disk is
  * full, the trace's .tmp stays: it is half a trace. */
@@ -242,15 +243,24 @@ OMNI_API omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer*
  * which omni_recorder_finish describes. */
 OMNI_API omni_status* omni_recorder_status(const omni_recorder* recorder, omni_buffer** out);
 
-/* [torch thread] Between steps, of a recorder with ring_seconds: what it holds now becomes a second recorder, which has
- * been stopped already and is finished and freed like any other; the ring goes on and keeps what it holds.
+/* Any thread, also while a step runs, of a recorder with ring_seconds: what it holds now becomes a second recorder,
+ * which has been stopped already and is finished and freed like any other; the ring goes on and keeps what it holds. What
+ * is open ends now in the dump, as after omni_recorder_cut. No other call but omni_recorder_status at the same time.
  * config: {"session","trace_path","table_path","base_time_ns","metadata"}, as in omni_recorder_start; the rest is the
  * ring's. */
 OMNI_API omni_status* omni_recorder_dump(omni_recorder* recorder, const char* config, size_t config_size,
                                          omni_recorder** out);
 
-/* Any thread but only when it does not record: stops nothing, drops what is held, removes unfinished files. */
+/* Any thread, after stop: stops nothing, drops what is held, removes unfinished files. */
 OMNI_API void omni_recorder_free(omni_recorder* recorder);
+
+/* Any thread, also while a step runs: ends collection at once. Nothing that begins later is recorded, and what is open
+ * ends now in the files; a step that is open does not count and is called "cut ProfilerStep#N" there. After it
+ * omni_recorder_finish may be called at once; omni_recorder_stop must still be called, before or after or during that,
+ * before the next start and before omni_recorder_free. No other call but omni_recorder_status at the same time.
+ * FAILS with UNIMPLEMENTED, and records on, if the recorder ends on the torch thread alone: "kineto", "cuda", and
+ * "stream" where it collects what GPUs do. */
+OMNI_API omni_status* omni_recorder_cut(omni_recorder* recorder);
 
 #ifdef __cplusplus
 } /* extern "C" */

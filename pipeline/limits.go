@@ -21,8 +21,7 @@ type Limits struct {
 	Drain, Terminate, Kill time.Duration
 	// ProfileDrain replaces Drain while a profile session is active, whose files are still to be written.
 	ProfileDrain time.Duration
-	// Dump is for a worker to set the contents of its flight recorder aside, which it does between two steps, because of a slow
-	// request.
+	// Dump is for a worker to set the contents of its flight recorder aside because of a slow request.
 	Dump time.Duration
 	// DumpPause is the least time between two dumps of the flight recorders that slow requests cause; it is never less
 	// than the time that the recorders hold.

@@ -203,7 +203,7 @@ func mergedNames(t *testing.T, report *pipeline.ProfileReport) map[string]int {
 }
 
 // Several requests stand in a step that does not end: one dump marks them all, those that wait for their turn included, and
-// says which worker could not give its part.
+// says which worker could not give its part. The worker in the step is none of those.
 func TestSlowRequestsInAStepThatDoesNotEnd(t *testing.T) {
 	gate := pipelinetest.NewGate(t)
 	o := flying(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtPrefill, 1)}, func(cfg *pipeline.Config) {
@@ -217,10 +217,13 @@ func TestSlowRequestsInAStepThatDoesNotEnd(t *testing.T) {
 			}
 		})
 	}
+	pipelinetest.Signal(t, o, 2, syscall.SIGSTOP)
 	gate.Reached()
 	report := slowDump(t, o)
-	require.Equal(t, profiler.StateFailed, report.Workers[0].State)
-	require.Contains(t, report.Workers[0].Error, "stage 0 (thinker): it has not come to the end of a step for 2s")
+	pipelinetest.Signal(t, o, 2, syscall.SIGCONT)
+	require.Equal(t, profiler.StateDone, report.Workers[0].State, report.Workers[0].Error)
+	require.Equal(t, profiler.StateFailed, report.Workers[2].State)
+	require.Contains(t, report.Workers[2].Error, "it has not answered for 2s")
 	require.Len(t, report.Files, 4, "those of the others")
 	_, lines, err := ledger.Read(report.Ledger.Paths[0])
 	require.NoError(t, err)
@@ -252,8 +255,7 @@ func (l lines) Write(line []byte) (int, error) {
 
 // A dump to which no worker can give its part is no dump: it is tried again while the request runs.
 func TestDumpThatFailsEverywhereIsTriedAgain(t *testing.T) {
-	gate := pipelinetest.NewGate(t)
-	cfg := pipelinetest.Config(t, map[string]pipelinetest.Script{pipelinetest.Thinker: gate.Script(pipelinetest.AtPrefill, 1)})
+	cfg := pipelinetest.Config(t, nil)
 	cfg.Limits.Dump, cfg.Limits.DumpPause = time.Second, time.Millisecond
 	log := make(lines, 1000)
 	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
@@ -264,19 +266,19 @@ func TestDumpThatFailsEverywhereIsTriedAgain(t *testing.T) {
 	o, err := pipeline.OpenGraph(t.Context(), cfg, graph)
 	require.NoError(t, err)
 	defer o.Close()
+	pipelinetest.Signal(t, o, 0, syscall.SIGSTOP)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		_, err := o.Generate(ctx, pipeline.Request{ID: "endless", Prompt: "hello", MaxTokens: 1 << 30})
 		ended <- err
 	}()
-	gate.Reached()
-	for !strings.Contains(<-log, "stage 0 (thinker): it has not come to the end of a step for 1s") {
+	for !strings.Contains(<-log, "stage 0 (thinker): it has not answered for 1s") {
 	}
 	status, err := o.ProfileStatus()
 	require.NoError(t, err)
 	require.Empty(t, status.Session)
-	gate.Open()
+	pipelinetest.Signal(t, o, 0, syscall.SIGCONT)
 	report := slowDump(t, o)
 	require.Len(t, report.Files, 2)
 	cancel()

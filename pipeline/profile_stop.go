@@ -22,8 +22,8 @@ func (o *Omni) StopProfile(stages []int) (*ProfileReport, error) {
 	return o.StopProfileWith(context.Background(), ProfileStopOptions{Stages: stages, Wait: true})
 }
 
-// StopProfileWith is StopProfile with a choice of session, and of whether to wait. Collection ends between two steps; the
-// files are written while the model goes on, which WaitProfile waits for.
+// StopProfileWith is StopProfile with a choice of session, and of whether to wait. Collection ends at
+// once, also in the middle of a step, unless the recorder can only end between two (see profiler.Recorder); the files are written while the model goes on, which WaitProfile waits for.
 func (o *Omni) StopProfileWith(ctx context.Context, options ProfileStopOptions) (*ProfileReport, error) {
 	return o.profileCall(ctx, "stop profile", func(ctx context.Context) (*ProfileReport, error) {
 		return o.stopProfile(ctx, options)

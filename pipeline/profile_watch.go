@@ -94,7 +94,7 @@ func (o *Omni) dumpSlow(line *ledger.Request) {
 	o.running.Go(func() {
 		defer close(dumped)
 		ctx, cancel := context.WithTimeoutCause(context.Background(), o.limits.Dump,
-			fmt.Errorf("it has not come to the end of a step for %v", o.limits.Dump))
+			fmt.Errorf("it has not answered for %v", o.limits.Dump))
 		defer cancel()
 		report, err := o.dump(ctx, trigger)
 		switch {

@@ -21,7 +21,9 @@ func (f *fakeRecorder) call(name string) error {
 	if f.config.RingSeconds > 0 {
 		name = "ring " + name
 	}
+	f.bench.mu.Lock()
 	f.bench.calls = append(f.bench.calls, name)
+	f.bench.mu.Unlock()
 	if f.fail != "" && strings.HasPrefix(name, f.fail) {
 		return errors.New("broken " + f.fail)
 	}
@@ -38,6 +40,13 @@ func (f *fakeRecorder) StepEnd() error {
 func (f *fakeRecorder) ScopeBegin(name string) error { return f.call("scope " + name) }
 func (f *fakeRecorder) ScopeEnd() error              { return f.call("scope end") }
 func (f *fakeRecorder) Stop() error                  { return f.call("stop") }
+
+func (f *fakeRecorder) Cut() error {
+	if !f.bench.cuts {
+		return errors.New("ends in Stop")
+	}
+	return f.call("cut")
+}
 
 func (f *fakeRecorder) Status() (json.RawMessage, error) {
 	f.bench.mu.Lock()
@@ -75,7 +84,11 @@ func (f *fakeRecorder) Finish() (json.RawMessage, error) {
 	})
 }
 
-func (f *fakeRecorder) Close() {}
+func (f *fakeRecorder) Close() {
+	if f.bench.cuts {
+		_ = f.call("close")
+	}
+}
 
 // bench is a Worker with a fake recorder.
 type bench struct {
@@ -84,9 +97,10 @@ type bench struct {
 	configs []RecorderConfig
 	dumps   []DumpConfig
 	fail    string
+	cuts    bool          // recorders can be cut, and note that they are closed
 	release chan struct{} // Finish waits for it, if there is one
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows, and calls where several goroutines call
 	status RecorderStatus
 }
 
@@ -105,7 +119,9 @@ func newBench() *bench {
 		case rc.TracePath == "" && rc.TablePath == "" && rc.Recorder != KindCUDA:
 			call = "warm up"
 		}
+		b.mu.Lock()
 		b.calls = append(b.calls, call)
+		b.mu.Unlock()
 		if b.fail == call {
 			return nil, errors.New("no profiler here")
 		}
@@ -118,6 +134,8 @@ func newBench() *bench {
 // saw checks what the recorders were asked to do.
 func (b *bench) saw(t *testing.T, want string) {
 	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if got := strings.Join(b.calls, ", "); got != want {
 		t.Errorf("the recorders saw %q, want %q", got, want)
 	}

@@ -38,8 +38,6 @@ func (w *Worker) open(start Start) error {
 		Identity: w.identity, Session: start.Session, State: StateArmed, Active: true, Clock: start.Clock,
 		Dropped: map[string]int64{}, Files: []File{},
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.previous, w.current = w.current, j
 	return nil
 }
@@ -63,18 +61,19 @@ func (w *Worker) lastDone() (<-chan struct{}, error) {
 // Report returns the state of the current or last session; one without a Session if there was none.
 func (w *Worker) Report() Report {
 	w.mu.Lock()
-	j := w.current
-	w.mu.Unlock()
-	if j == nil {
+	defer w.mu.Unlock()
+	return w.report()
+}
+
+func (w *Worker) report() Report {
+	if w.current == nil {
 		return w.withRing(Report{Identity: w.identity, Dropped: map[string]int64{}, Files: []File{}})
 	}
-	return w.withRing(j.snapshot())
+	return w.withRing(w.current.snapshot())
 }
 
 // withRing adds the state of the flight recorder.
 func (w *Worker) withRing(r Report) Report {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.ringReport != nil {
 		state := *w.ringReport
 		r.Ring = &state
@@ -108,6 +107,8 @@ func (w *Worker) WaitSession(ctx context.Context, session string) (Report, error
 			return Report{}, fmt.Errorf("wait for profile files of %s: %w", w.identity.Worker, ctx.Err())
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return w.withRing(j.snapshot()), nil
 }
 
@@ -160,18 +161,18 @@ func (j *job) snapshot() Report {
 	return r
 }
 
-// free frees a recorder that nobody may ask any more, without the lock: that can take long.
-func (j *job) free(recorder Recorder) {
+// free lets go of a recorder that nobody may ask any more, without the lock: that can take long.
+func (j *job) free(release func()) {
 	j.mu.Lock()
 	j.recorder = nil
 	j.mu.Unlock()
-	recorder.Close()
+	release()
 }
 
 // fail ends the job with an error. recorder, which may be nil, has ended collection and is freed.
 func (j *job) fail(recorder Recorder, err error) {
 	if recorder != nil {
-		j.free(recorder)
+		j.free(recorder.Close)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -180,15 +181,16 @@ func (j *job) fail(recorder Recorder, err error) {
 	close(j.done)
 }
 
-// finish writes the files of a recording that has ended.
-func (j *job) finish(recorder Recorder) {
+// finish writes the files of a recording that has ended and then calls release, which frees the recorder as soon as nobody
+// else needs it.
+func (j *job) finish(recorder Recorder, release func()) {
 	<-j.before
 	text, err := recorder.Finish()
 	var result recorderResult
 	if err == nil {
 		err = json.Unmarshal(text, &result)
 	}
-	j.free(recorder)
+	j.free(release)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	defer close(j.done)

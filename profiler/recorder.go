@@ -4,10 +4,10 @@ import "encoding/json"
 
 // Recorder is one recording, which has begun when [StartRecorder] returns it. The order of calls is any number of
 // StepBegin and StepEnd pairs, and of ScopeBegin and ScopeEnd pairs between them, then Stop, Finish, Close; Close may come
-// earlier when something failed.
+// earlier when something failed. After a Cut, Stop and Finish come in any order, also at the same time.
 //
-// Finish runs on a goroutine of its own and Status on any, at any time before Close; everything else is called on the
-// goroutine that drives the [Worker].
+// Finish runs on a goroutine of its own; Status, Cut and Dump on any, Status at any time before Close. Everything else is
+// called on the goroutine that runs the operators. Apart from Status, and Stop after a Cut, no two calls meet.
 type Recorder interface {
 	// StepBegin opens the annotation ProfilerStep#number; StepEnd closes it.
 	StepBegin(number int64) error
@@ -17,10 +17,13 @@ type Recorder interface {
 	ScopeEnd() error
 	// Status returns the JSON form of a [RecorderStatus].
 	Status() (json.RawMessage, error)
-	// Dump makes of what a ring holds now a second recording, which has ended and waits for Finish; the ring goes on.
-	// config is the JSON object that [DumpConfig] encodes.
+	// Dump makes of what a ring holds now a second recording, which has ended and waits for Finish; the ring goes on. A
+	// step that is open ends there as Cut ends it. config is the JSON object that [DumpConfig] encodes.
 	Dump(config json.RawMessage) (Recorder, error)
-	// Stop ends collection. Whatever is to be written is written by Finish.
+	// Cut ends collection in the middle of a step, which then does not count. Stop must still be called. An error says
+	// that this recorder ends in Stop alone, and it goes on.
+	Cut() error
+	// Stop ends collection, unless Cut has. Whatever is to be written is written by Finish.
 	Stop() error
 	// Finish writes the files and returns what they are, in the JSON form of a recorder result.
 	Finish() (json.RawMessage, error)

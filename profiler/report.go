@@ -57,7 +57,7 @@ type Report struct {
 	Active bool `json:"active"`
 	// Ended says why collection ended.
 	Ended string `json:"ended,omitempty"`
-	// Steps counts the recorded ProfilerStep annotations.
+	// Steps counts the recorded ProfilerStep annotations; a step that the end of the recording went through is none.
 	Steps int64 `json:"steps"`
 	// Events counts what the trace holds.
 	Events int64 `json:"events"`
@@ -68,7 +68,7 @@ type Report struct {
 	// StartedNS and StoppedNS bound the collection in Unix nanoseconds of the worker's clock; 0 while unknown.
 	StartedNS int64 `json:"started_ns,omitempty"`
 	StoppedNS int64 `json:"stopped_ns,omitempty"`
-	// StopMS is how long ending collection held up the thread that runs the model.
+	// StopMS is how long ending collection took.
 	StopMS float64 `json:"stop_ms"`
 	// WriteMS is how long writing the files took, away from that thread.
 	WriteMS float64 `json:"write_ms"`

@@ -9,22 +9,26 @@ import (
 )
 
 // Worker is the profiling state machine of one worker process. The loop that runs the engine calls StepBegin and StepEnd
-// around every step, also when no session is active, and Start, Stop, Dump, Idle and Expire between steps.
+// around every step, also when no session is active, and Start, Stop, Idle and Settle between steps. Whoever cannot wait
+// for the end of a step calls Cut and Dump.
 //
 // An iteration is one such step: a scheduler step of an autoregressive stage, a chunk of a generation stage, a denoise step
 // of a diffusion rank. With delay_iterations=3 recording begins in the 3rd StepBegin. With max_iterations=2 it ends in the
-// StepBegin after two recorded steps, and the session stays active until it is stopped.
+// StepBegin after two recorded steps, and the session stays active until it is stopped. A step that a Cut or a budget goes
+// through is no iteration.
 //
 // A worker with a flight recorder records into a ring whenever no session does; see StartRing and Dump.
 //
-// Report, Wait and WaitSession may be called from anywhere; everything else belongs to the goroutine that runs the
-// operators.
+// Cut, Dump, Report, Wait and WaitSession may be called from anywhere; everything else belongs to the goroutine that runs
+// the operators.
 type Worker struct {
 	identity Identity
 	start    StartRecorder
 	now      func() time.Time
+	due      chan struct{} // holds a token when Settle may have something to do
 
-	// Owned by the goroutine that runs the operators.
+	mu       sync.Mutex // guards what follows; recorders are called under it, but for what can take long
+	changing bool       // a change of the session goes on without the lock; see unlocked
 	active   bool
 	begun    Start    // of the active session
 	counted  int      // StepBegin calls since Start
@@ -37,8 +41,8 @@ type Worker struct {
 	timer    *time.Timer
 	asked    time.Time // when the recorder was last asked whether it is full
 	ring     ring
+	left     []func() error // what is still to be done with recorders on the goroutine that runs the operators
 
-	mu         sync.Mutex // guards what follows
 	current    *job
 	previous   *job
 	ringReport *Ring
@@ -46,13 +50,16 @@ type Worker struct {
 
 // NewWorker returns a Worker without a session. start makes the recordings.
 func NewWorker(identity Identity, start StartRecorder) *Worker {
-	return &Worker{identity: identity, start: start, now: time.Now}
+	return &Worker{identity: identity, start: start, now: time.Now, due: make(chan struct{}, 1)}
 }
 
 // Start begins a session: it records at once, or arms the delay. While a session is active it does nothing. If
 // recording cannot begin, the worker stays inactive and the error says why. The files of one session may still be
 // being written when the next begins, those of two may not: what waits to be written is held in memory.
 func (w *Worker) Start(start Start) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.settle() // it was about a session that has ended
 	if w.active {
 		return nil
 	}
@@ -72,7 +79,9 @@ func (w *Worker) Start(start Start) error {
 
 // StepBegin marks the beginning of an iteration. Its error concerns the profile only: the step itself must go on.
 func (w *Worker) StepBegin() error {
-	err := errors.Join(w.endWait(), w.stepOfSession())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := errors.Join(w.settle(), w.endWait(), w.stepOfSession())
 	return errors.Join(err, w.ringStepBegin())
 }
 
@@ -123,7 +132,9 @@ func (w *Worker) prepare() (recording bool, err error) {
 // StepEnd marks the end of an iteration. Its error concerns the profile only. A recorder that is full by then ends the
 // session.
 func (w *Worker) StepEnd() error {
-	if err := w.ringStepEnd(); err != nil || !w.stepOpen {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := errors.Join(w.settle(), w.ringStepEnd()); err != nil || !w.stepOpen {
 		return err
 	}
 	if err := w.closeStep(); err != nil {
@@ -153,6 +164,8 @@ const waitScope = "stage.wait"
 
 // Idle says that there is nothing to step. What is recorded holds one slice from the first such call to the next step.
 func (w *Worker) Idle() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.waiting {
 		return nil
 	}
@@ -193,52 +206,83 @@ func (w *Worker) endWait() error {
 
 // Stop ends the session and returns its report, whose state is StateWriting unless there was nothing to write or a
 // budget ended the recording before. Without an active session it does nothing and returns the report of the last.
-func (w *Worker) Stop() (Report, error) { return w.stop(EndStop) }
+func (w *Worker) Stop() (Report, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := w.stop(EndStop)
+	return w.report(), err
+}
 
 // Discard ends the session, if one is active, without leaving files.
 func (w *Worker) Discard(reason error) Report {
-	if !w.active {
-		return w.Report()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case !w.active:
+	case w.ended: // its files are there already
+		_ = w.stop(EndStop)
+	default:
+		err := w.endWarmUp()
+		if w.recorder != nil {
+			err = errors.Join(err, w.recorder.Stop())
+		}
+		_ = w.fail(errors.Join(reason, err)) // it is in the report
 	}
-	if w.ended { // its files are there already
-		report, _ := w.stop(EndStop)
-		return report
-	}
-	err := w.endWarmUp()
-	if w.recorder != nil {
-		err = errors.Join(err, w.recorder.Stop())
-	}
-	_ = w.fail(errors.Join(reason, err)) // it is in the report
-	return w.Report()
+	return w.report()
 }
 
 // Shutdown stops the session, if there is one, and the ring, and waits until the files are complete or ctx ends.
 func (w *Worker) Shutdown(ctx context.Context) (Report, error) {
-	w.ring.config = nil
-	_, stopErr := w.stop(EndShutdown)
-	stopErr = errors.Join(stopErr, w.pauseRing())
+	stopErr := w.shutdown()
 	report, err := w.Wait(ctx)
 	return report, errors.Join(stopErr, err)
 }
 
+func (w *Worker) shutdown() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ring.config = nil
+	return errors.Join(w.settle(), w.stop(EndShutdown), w.pauseRing())
+}
+
 // IsRunning reports whether a session is active.
-func (w *Worker) IsRunning() bool { return w.active }
+func (w *Worker) IsRunning() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.active
+}
 
 // IsRecording reports whether a session's operators are being recorded.
-func (w *Worker) IsRecording() bool { return w.recorder != nil }
+func (w *Worker) IsRecording() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.recorder != nil
+}
 
 // stop ends the session for the given reason.
-func (w *Worker) stop(reason string) (Report, error) {
+func (w *Worker) stop(reason string) error {
 	if !w.active {
-		return w.Report(), nil
+		return nil
 	}
 	w.active = false
 	w.update(func(r *Report) { r.Active = false }) // first, so that no report of complete files says otherwise
 	err := w.end(reason)
 	if !w.ended { // it is stopped before its first recorded step
-		err = w.endUnrecorded(reason)
+		w.endUnrecorded(reason)
+		err = errors.Join(err, w.settle())
 	}
-	return w.Report(), err
+	return err
+}
+
+// unlocked calls what can take long without the lock. Meanwhile nobody but the caller changes the session.
+func (w *Worker) unlocked(call func()) {
+	w.changing = true
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.changing = false
+	}()
+	call()
 }
 
 // fail ends the session with an error, which it returns. The recorder, if there is one, has ended collection.

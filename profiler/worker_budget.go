@@ -12,34 +12,35 @@ const (
 	faultPoll = time.Second
 )
 
-// Timer delivers when there is something to do about a session's budgets, so that an idle worker can call Expire; nil
-// when there is nothing to wait for. Ask again after every other call.
+// expire is called by the timer, while steps run or not: it ends a session whose time is over or whose budget is used up.
+// Where that takes the goroutine that runs the operators, it does so between two steps, or is asked to Settle.
 //
 // max_seconds counts from the beginning of the recording. While a session is still armed it counts from the last step: a
 // worker that gets no work would wait for its first recorded step for ever.
-func (w *Worker) Timer() <-chan time.Time {
+func (w *Worker) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.timer == nil {
-		return nil
+		return // it was stopped too late
 	}
-	return w.timer.C
+	reason := w.overrun()
+	switch {
+	case reason == "":
+		w.schedule()
+	case !w.cut(reason):
+		w.wake()
+	}
 }
 
-// Expire ends the session whose Timer has delivered, if its time is over or a budget is used up.
-func (w *Worker) Expire() error {
-	if w.timer == nil {
-		return nil
-	}
+// overrun says which budget is used up, if one is.
+func (w *Worker) overrun() string {
 	switch {
-	case w.overdue() && w.recorder != nil:
-		return w.end(EndMaxSeconds)
+	case !w.active || w.ended:
+		return ""
 	case w.overdue():
-		return w.endUnrecorded(EndMaxSeconds)
+		return EndMaxSeconds
 	}
-	if reason := w.exhausted(); reason != "" {
-		return w.end(reason)
-	}
-	w.schedule()
-	return nil
+	return w.exhausted()
 }
 
 // overdue reports whether max_seconds is over.
@@ -82,7 +83,7 @@ func (w *Worker) schedule() {
 		wait = budgetPoll
 	}
 	if wait >= 0 {
-		w.timer = time.NewTimer(wait)
+		w.timer = time.AfterFunc(wait, w.expire)
 	}
 }
 

@@ -2,7 +2,6 @@ package profiler
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -50,12 +49,20 @@ func (w *Worker) beginWarmUp() error {
 
 // endWarmUp throws away what the warm-up has recorded, if there is one.
 func (w *Worker) endWarmUp() error {
-	if w.warmUp == nil {
+	recorder := w.warmUp
+	if recorder == nil {
 		return nil
 	}
-	err := w.warmUp.Stop()
-	w.warmUp.Close()
 	w.warmUp = nil
+	var err error
+	w.unlocked(func() { err = drop(recorder) })
+	return err
+}
+
+// drop ends a recorder whose results nobody wants.
+func drop(recorder Recorder) error {
+	err := recorder.Stop()
+	recorder.Close()
 	return err
 }
 
@@ -77,35 +84,46 @@ func (w *Worker) end(reason string) error {
 	if err != nil {
 		return w.fail(fmt.Errorf("stop recording session %s in %s: %w", w.begun.Session, w.identity.Worker, err))
 	}
-	w.recorder, w.ended = nil, true
+	w.write(reason, began, stopped, recorder.Close)
+	return w.resumeRing()
+}
+
+// write lets the files be written by a goroutine that ends by itself: collection has ended, which took from began to
+// stopped. release is called when the recorder is not needed for that any more.
+func (w *Worker) write(reason string, began, stopped time.Time, release func()) {
+	recorder := w.recorder
+	w.recorder, w.ended, w.stepOpen, w.waiting = nil, true, false, false
 	w.disarm()
 	w.update(func(r *Report) {
 		r.State, r.Ended, r.StoppedNS = StateWriting, reason, stopped.UnixNano()
 		r.StopMS = float64(stopped.Sub(began)) / float64(time.Millisecond)
+		r.Active = w.active
 	})
-	go w.current.finish(recorder)
-	return w.resumeRing()
+	go w.current.finish(recorder, release)
 }
 
-// endUnrecorded ends a session whose recording has not begun: it leaves no files.
-func (w *Worker) endUnrecorded(reason string) error {
-	err := w.endWarmUp()
+// endUnrecorded ends a session whose recording has not begun: it leaves no files. Any goroutine.
+func (w *Worker) endUnrecorded(reason string) {
+	if recorder := w.warmUp; recorder != nil {
+		w.warmUp = nil
+		w.leave(func() error { return drop(recorder) })
+	}
 	w.ended = true
 	w.disarm()
 	w.update(func(r *Report) {
-		r.State, r.Ended = StateDone, reason
+		r.State, r.Ended, r.Active = StateDone, reason, w.active
 		close(w.current.done)
 	})
-	return errors.Join(err, w.resumeRing())
 }
 
 // begin starts a recorder.
-func (w *Worker) begin(rc RecorderConfig) (Recorder, error) {
+func (w *Worker) begin(rc RecorderConfig) (recorder Recorder, err error) {
 	text, err := json.Marshal(rc)
 	if err != nil {
 		return nil, err
 	}
-	return w.start(text)
+	w.unlocked(func() { recorder, err = w.start(text) })
+	return recorder, err
 }
 
 // recorderConfig is what the recorder of a session is told.

@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// ErrNoRing says that a worker has no flight recorder that could be dumped.
-var ErrNoRing = errors.New("there is no flight recorder: set ring_seconds and recorder=" + RecorderStream)
+// ErrNoRing says that a worker has no flight recorder that could be dumped, ErrRingPaused that it has one which does not
+// record: a session has just had its place, or it broke, which the report says.
+var (
+	ErrNoRing     = errors.New("there is no flight recorder: set ring_seconds and recorder=" + RecorderStream)
+	ErrRingPaused = errors.New("the flight recorder does not record: it begins again after a step or a session")
+)
 
 // ring is a worker's flight recorder. It records whenever no session does.
 type ring struct {
@@ -23,21 +27,25 @@ func (w *Worker) StartRing(config Config) error {
 	if config.RingSeconds == 0 {
 		return nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.ring.config = &config
 	return w.resumeRing()
 }
 
 // Dump makes an ordinary session of what the ring holds: its report is in StateWriting, its files are written by a
-// goroutine that ends by itself, and the ring goes on. It is refused while a session is active.
+// goroutine that ends by itself, and the ring goes on. It is refused while a session is active. Any goroutine, also in the
+// middle of a step.
 func (w *Worker) Dump(start Start) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch {
 	case w.active:
 		return fmt.Errorf("dump the ring of %s: session %s is active", w.identity.Worker, w.begun.Session)
-	case w.ring.recorder == nil:
+	case w.ring.config == nil:
 		return fmt.Errorf("dump the ring of %s: %w", w.identity.Worker, ErrNoRing)
-	}
-	if err := w.endWait(); err != nil {
-		return err
+	case w.ring.recorder == nil:
+		return fmt.Errorf("dump the ring of %s: %w", w.identity.Worker, ErrRingPaused)
 	}
 	if err := w.open(start); err != nil {
 		return err
@@ -62,7 +70,7 @@ func (w *Worker) Dump(start Start) error {
 		r.StartedNS, r.StoppedNS = 0, began.UnixNano() // how far back it reaches is known when it is written
 		r.StopMS = float64(stopped.Sub(began)) / float64(time.Millisecond)
 	})
-	go w.current.finish(recorder)
+	go w.current.finish(recorder, recorder.Close)
 	return nil
 }
 
@@ -144,7 +152,5 @@ func (w *Worker) reportRing(err error) {
 	if err != nil {
 		r.Error = err.Error()
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.ringReport = r
 }

@@ -99,7 +99,7 @@ func TestDumpIsAnOrdinarySession(t *testing.T) {
 		t.Errorf("the ring was told %+v", d)
 	}
 	b.step(t)
-	b.saw(t, "ring start, ring begin 0, ring end, ring begin 1, ring end, ring scope stage.wait, ring scope end, ring dump s1, ring begin 2, ring end")
+	b.saw(t, "ring start, ring begin 0, ring end, ring begin 1, ring end, ring scope stage.wait, ring dump s1, ring scope end, ring begin 2, ring end")
 }
 
 func TestDumpsThatAreRefused(t *testing.T) {
@@ -112,6 +112,17 @@ func TestDumpsThatAreRefused(t *testing.T) {
 	}
 	if err := b.Dump(start(nil)); err == nil || !strings.Contains(err.Error(), "session s1 is active") {
 		t.Errorf("during a session: got %v", err)
+	}
+	b = ringed(t)
+	if err := errors.Join(b.Start(start(nil)), b.StepBegin()); err != nil {
+		t.Fatal(err)
+	}
+	b.cuts = true
+	if _, ok := b.Cut(); !ok {
+		t.Fatal("it was not cut")
+	}
+	if err := b.Dump(start(nil)); !errors.Is(err, ErrRingPaused) {
+		t.Errorf("in the rest of a step: got %v", err)
 	}
 	b = ringed(t)
 	b.step(t) // makes recorders that cannot dump

@@ -311,18 +311,15 @@ func TestWorkerMaxSeconds(t *testing.T) {
 	t.Run("ends an idle worker", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench()
-			if b.Timer() != nil {
-				t.Error("there is a timer without a session")
-			}
 			if err := b.Start(start(limited)); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			<-b.Timer()
+			<-b.Due()
 			if got := time.Since(began); got != 2*time.Second {
-				t.Errorf("the timer took %v", got)
+				t.Errorf("it took %v", got)
 			}
-			if err := b.Expire(); err != nil {
+			if err := b.Settle(); err != nil {
 				t.Fatal(err)
 			}
 			report, err := b.Wait(t.Context())
@@ -331,9 +328,6 @@ func TestWorkerMaxSeconds(t *testing.T) {
 			}
 			if report.Ended != EndMaxSeconds || report.State != StateDone || !report.Active {
 				t.Errorf("got %+v", report)
-			}
-			if b.Timer() != nil {
-				t.Error("the timer is still there")
 			}
 		})
 	})

@@ -309,6 +309,13 @@ func (h *recorderHandle) scopeEnd() error {
 	return check("end recorder scope", C.omni_recorder_scope_end(h.c))
 }
 
+func (h *recorderHandle) cut() error {
+	if h.c == nil {
+		return errClosed("cut recorder")
+	}
+	return check("cut recorder", C.omni_recorder_cut(h.c))
+}
+
 func (h *recorderHandle) stop() error {
 	if h.c == nil {
 		return errClosed("stop recorder")

@@ -6,7 +6,7 @@ import (
 )
 
 // Recorder profiles what the engines of this process do. The order of calls is StartRecorder, then StepBegin and StepEnd
-// in pairs, Stop, Finish, Close. At most one recorder of a process records at a time. One with ring_seconds keeps the last
+// in pairs, Stop, Finish, Close; after a Cut, Stop and Finish come in any order. At most one recorder of a process records at a time. One with ring_seconds keeps the last
 // seconds in memory until Dump makes a second recorder of them.
 type Recorder struct {
 	inner   *recorderHandle
@@ -53,14 +53,22 @@ func (r *Recorder) ScopeEnd() error {
 	return r.inner.scopeEnd()
 }
 
-// Stop ends collection. Torch thread.
+// Cut ends collection in the middle of whatever the torch thread does: what is open ends now in the files, and an open step
+// does not count. Finish may follow at once; Stop must still be called before the next start and before Close. It fails with
+// Unimplemented, and records on, if the recorder ends on the torch thread alone. Any thread.
+func (r *Recorder) Cut() error {
+	defer runtime.KeepAlive(r)
+	return r.inner.cut()
+}
+
+// Stop ends collection, unless Cut has, and takes away what recorded on this thread. Torch thread.
 func (r *Recorder) Stop() error {
 	defer runtime.KeepAlive(r)
 	return r.inner.stop()
 }
 
-// Finish writes the files, frees the events and returns the JSON object that omni_recorder_finish describes. After Stop,
-// once, on any thread.
+// Finish writes the files, frees the events and returns the JSON object that omni_recorder_finish describes. After Stop or
+// Cut, once, on any thread.
 func (r *Recorder) Finish() (json.RawMessage, error) {
 	defer runtime.KeepAlive(r)
 	return r.inner.finish()
@@ -74,7 +82,7 @@ func (r *Recorder) Status() (json.RawMessage, error) {
 }
 
 // Dump makes a recorder, which has been stopped, of what a ring holds; the ring goes on. config is the JSON object that
-// omni_recorder_dump describes. Between steps, torch thread.
+// omni_recorder_dump describes. Any thread, also while a step runs.
 func (r *Recorder) Dump(config json.RawMessage) (*Recorder, error) {
 	defer runtime.KeepAlive(r)
 	inner, err := r.inner.dump(config)

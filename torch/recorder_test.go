@@ -134,6 +134,47 @@ func TestClosedRecorderLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestRecorderIsCutInTheMiddleOfAStep(t *testing.T) {
+	checkNoLeaks(t)
+	path := filepath.Join(t.TempDir(), "cut.pt.trace.json.gz")
+	config, err := json.Marshal(map[string]string{"session": "s", "worker": "w", "trace_path": path}) // stream, unless something else is asked for
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r *Recorder
+	onThread(t, func() {
+		var err error
+		if r, err = StartRecorder(config); err == nil {
+			err = r.StepBegin(0)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		finished := make(chan error)
+		go func() { // while this thread is in its step
+			err := r.Cut()
+			if err == nil {
+				_, err = r.Finish()
+			}
+			finished <- err
+		}()
+		err = <-finished
+		if _, missing := os.Stat(path); err != nil || missing != nil {
+			t.Errorf("got %v, %v", err, missing)
+		}
+		wantCode(t, r.StepEnd(), FailedPrecondition, "end recorder step", "does not record")
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if r == nil {
+		t.FailNow()
+	}
+	r.Close()
+	wantCode(t, r.Cut(), FailedPrecondition, "already closed")
+}
+
 func TestRingIsDumped(t *testing.T) {
 	checkNoLeaks(t)
 	trace := filepath.Join(t.TempDir(), "ring.pt.trace.json.gz")

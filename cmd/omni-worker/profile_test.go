@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +92,47 @@ func TestBudgetsOfRealWorkers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A session that is stopped in the middle of steps ends there: what is whole is a step, what is not is marked.
+func TestProfilesOfRealWorkersAreCut(t *testing.T) {
+	o := open(t, "tiny", 1, func(c *pipeline.Config) {
+		c.Profiler = profiler.FromDir(t.TempDir())
+		c.Profiler.MergeProfiles = false
+	})
+	cut := 0
+	for range 100 { // each goes through a step somewhere, unless it happens to fall between two
+		if _, err := o.StartProfile(nil); err != nil {
+			t.Fatal(err)
+		}
+		generated := make(chan error, 1)
+		go func() {
+			_, err := o.Generate(t.Context(), pipeline.Request{Prompt: "Hello.", MaxTokens: 40})
+			generated <- err
+		}()
+		for running := true; running; { // until something has been recorded
+			report, err := o.ProfileStatus()
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = !slices.ContainsFunc(report.Workers, func(w profiler.Report) bool { return w.Steps > 0 })
+		}
+		report, err := o.StopProfile(nil)
+		if err := errors.Join(err, <-generated); err != nil {
+			t.Fatal(err)
+		}
+		for stage, w := range report.Workers {
+			names, _ := annotations(t, report, stage)
+			if int64(names["ProfilerStep"]) != w.Steps || names["cut ProfilerStep"] > 1 || w.State != profiler.StateDone || w.DroppedTotal() != 0 {
+				t.Errorf("stage %d: got %v and %+v", stage, names, w)
+			}
+			cut += names["cut ProfilerStep"]
+		}
+		if cut > 0 {
+			return
+		}
+	}
+	t.Error("no session ended in the middle of a step")
 }
 
 func TestEventsOfRealWorkersAreLimited(t *testing.T) {

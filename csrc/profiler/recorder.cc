@@ -134,19 +134,20 @@ std::unique_ptr<Recorder> start_recorder(const nlohmann::json& json) {
   }
 }
 
-Recorder::Recorder(RecorderConfig config) : config_(std::move(config)), state_(State::kRecording) {
+Recorder::Recorder(RecorderConfig config)
+    : config_(std::move(config)), state_(State::kRecording), attached_(true) {
   want_call_sites(config_.with_stack);
 }
 
 Recorder::Recorder(RecorderConfig config, Stopped /*state*/)
-    : config_(std::move(config)), state_(State::kStopped) {}
+    : config_(std::move(config)), state_(State::kStopped), attached_(false) {}
 
 Recorder::~Recorder() {
-  if (state_ == State::kRecording) recording = false;
+  if (attached_) recording = false;
 }
 
 void Recorder::require_recording(const char* call) const {
-  if (state_ == State::kRecording) return;
+  if (is_recording()) return;
   throw Error(OMNI_FAILED_PRECONDITION, std::string(call) + ": the recorder does not record");
 }
 
@@ -178,12 +179,29 @@ void Recorder::scope_end() {
   scope_.reset();
 }
 
-void Recorder::stop() {
-  require_recording("stop");
+void Recorder::cut() {
+  require_recording("cut");
+  on_cut();
   state_ = State::kStopped;
+}
+
+void Recorder::on_cut() {
+  throw Error(OMNI_UNIMPLEMENTED,
+              "cut: recorder " + config_.recorder + " ends on the torch thread: call stop");
+}
+
+void Recorder::stop() {
+  if (!attached_) require_recording("stop");
+  const bool was_cut = !is_recording();
+  attached_ = false;
   recording = false;
   want_call_sites(false);
   scope_.reset();
+  if (was_cut) {
+    on_detach();
+    return;
+  }
+  state_ = State::kStopped;
   if (std::exchange(step_open_, false)) {
     on_step_end();
     ++steps_;
@@ -206,7 +224,6 @@ std::unique_ptr<Recorder> Recorder::dump(const nlohmann::json& config) {
     throw Error(OMNI_FAILED_PRECONDITION,
                 "dump: the recorder is no ring: it was started without ring_seconds");
   }
-  if (step_open_) throw Error(OMNI_FAILED_PRECONDITION, "dump: a step is open; dump between steps");
   return on_dump(config_.for_dump(config));
 }
 

@@ -17,7 +17,7 @@ namespace omni {
 
 // What omni_recorder_start was given, decoded and checked.
 struct RecorderConfig {
-  std::string recorder = "kineto";  // which recorder: "stream", "kineto" or "cuda"
+  std::string recorder = "stream";  // which recorder: "stream", "kineto" or "cuda"
   std::string session;              // "s1": names the session in the files' headers
   std::string worker;               // "stage-0"
   int64_t stage = 0;
@@ -48,13 +48,15 @@ struct RecorderConfig {
 // One recording from start to files. It records from its creation (start_recorder) to stop().
 //
 // Threads: [torch thread] marks what must be called on the thread that runs the ops, which is the thread that called
-// start_recorder. finish() and the destructor may run on any other thread, so that the torch thread can go on; status()
-// may be called on any thread at any time between.
-// Order: (step_begin step_end)* stop finish; anything else throws FAILED_PRECONDITION. stop() closes what is open.
-// At most one recorder of a process is recording; a stopped one may be finishing meanwhile.
+// start_recorder. Everything else may run on any other thread, so that the torch thread can go on. status() may be called
+// at any time between, and finish() may run while stop() takes down what a cut has left; the caller sees to it that no
+// other two calls meet.
+// Order: (step_begin step_end)* stop finish, where stop() closes what is open; or (step_begin step_end)* cut, and then
+// stop() and finish(). Anything else throws FAILED_PRECONDITION.
+// At most one recorder of a process is between start and stop; others may be finishing meanwhile.
 class Recorder {
  public:
-  // Drops what is held and removes unfinished files. Not while recording.
+  // Drops what is held and removes unfinished files. After stop().
   virtual ~Recorder();
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
@@ -67,16 +69,22 @@ class Recorder {
   void scope_begin(std::string_view name);
   void scope_end();
 
-  // [torch thread] Ends collection. If this throws, the recorder does not record any more and holds nothing.
+  // Any thread. Ends collection at once, in the middle of whatever the torch thread does: nothing that begins later is
+  // recorded, and what is open ends here in the files. An open step did not happen as a whole: it does not count and is
+  // called "cut ProfilerStep#N". Throws UNIMPLEMENTED if this recorder ends on its torch thread alone, and goes on.
+  void cut();
+
+  // [torch thread] Ends collection, unless it was cut, and takes away what recorded on this thread. If this throws, the
+  // recorder does not record any more and holds nothing.
   void stop();
 
-  // Any thread, once, after stop: writes and closes the files, frees the events and returns
+  // Any thread, once, after stop or cut: writes and closes the files, frees the events and returns
   // {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X,
   // "overhead_ns":N,"wall_ns":N}.
   nlohmann::json finish();
 
-  // [torch thread] Between steps, of a ring: what it holds, as a recorder that has been stopped. The ring goes on. The
-  // configuration is that of omni_recorder_dump.
+  // Any thread, of a ring: what it holds, as a recorder that has been stopped. The ring goes on. What is open ends here
+  // in the dump, as after cut(). The configuration is that of omni_recorder_dump.
   std::unique_ptr<Recorder> dump(const nlohmann::json& config);
 
   // Any thread.
@@ -91,13 +99,18 @@ class Recorder {
 
   virtual void on_step_begin(int64_t number) = 0;
   virtual void on_step_end() = 0;
+  // Ends collection and takes away what recorded.
   virtual void on_stop() = 0;
+  // The halves of on_stop: the first on any thread, the second on the torch thread.
+  virtual void on_cut();
+  virtual void on_detach() {}
   virtual nlohmann::json on_finish() = 0;
   // Only called if the configuration asks for a ring.
   virtual std::unique_ptr<Recorder> on_dump(RecorderConfig config);
 
   const RecorderConfig& config() const { return config_; }
   int64_t steps() const { return steps_; }  // completed ones
+  bool is_recording() const { return state_ == State::kRecording; }
 
  private:
   friend std::unique_ptr<Recorder> start_recorder(const nlohmann::json& config);
@@ -107,7 +120,8 @@ class Recorder {
   void require_recording(const char* call) const;
 
   RecorderConfig config_;
-  State state_;  // handed from thread to thread by the caller, not shared
+  std::atomic<State> state_;
+  bool attached_;  // start_recorder has been called and stop() has not
   bool step_open_ = false;
   int64_t steps_ = 0;
   std::unique_ptr<at::RecordFunction> scope_;  // the open one

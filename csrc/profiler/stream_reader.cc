@@ -66,7 +66,14 @@ void Reader::finish(uint64_t end_counter) {
   for (auto& [log, thread] : threads_) {
     // Another thread may have recorded a little longer than that.
     const int64_t end_ns = clock_.unix_ns(std::max(end_counter, thread.last_counter));
-    while (thread.depth > 0) close(thread, log, thread.depth - 1, end_ns, false);
+    while (thread.depth > 0) {
+      const size_t last = thread.depth - 1;
+      if (thread.frames[last].kind == Kind::kStepBegin) {
+        cut_step(thread, log, last, end_ns);
+      } else {
+        close(thread, log, last, end_ns, false);
+      }
+    }
   }
   if (window_ns_ == INT64_MIN) unmatched_ += static_cast<int64_t>(early_ends_.size());
 }
@@ -96,6 +103,7 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   if (thread.depth == thread.frames.size()) thread.frames.emplace_back();
   Frame& frame = thread.frames[thread.depth];
   frame.kind = header.kind;
+  frame.cut = false;
   frame.annotation = header.kind == Kind::kStepBegin || (header.flags & kAnnotation) != 0;
   frame.refused = thread.in_window && refuse();
   frame.start_ns = clock_.unix_ns(header.time);
@@ -159,6 +167,13 @@ void Reader::end_step(Thread& thread, uint32_t log, int64_t end_ns) {
   if (at > 0) close(thread, log, at - 1, end_ns, at != thread.depth);
 }
 
+void Reader::cut_step(Thread& thread, uint32_t log, size_t frame, int64_t end_ns) {
+  thread.frames[frame].cut = true;
+  if (thread.frames[frame].in_table)
+    table_.rename(log, row_of(thread.frames[frame]), in_table(thread, frame + 1));
+  close(thread, log, frame, end_ns, false);
+}
+
 void Reader::end_scope(uint32_t log, uint64_t serial, int64_t end_ns, bool same_thread) {
   Thread& thread = threads_[log];
   size_t at = thread.depth;
@@ -192,18 +207,20 @@ void Reader::close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, b
   const Frame& closing = thread.frames[frame];
   if (thread.in_window && !closing.refused) {
     ++events_;
-    steps_ += closing.kind == Kind::kStepBegin;
+    steps_ += closing.kind == Kind::kStepBegin && !closing.cut;
     if (trace_ != nullptr) write(thread, closing, end_ns, async);
   }
-  if (closing.in_table) {
-    size_t above = 0;  // of the table's frames
-    for (size_t i = frame + 1; i < thread.depth; ++i) above += thread.frames[i].in_table;
-    table_.exit(log, end_ns, closing.flops, above);
-  }
+  if (closing.in_table) table_.exit(log, end_ns, closing.flops, in_table(thread, frame + 1));
   std::rotate(thread.frames.begin() + static_cast<ptrdiff_t>(frame),
               thread.frames.begin() + static_cast<ptrdiff_t>(frame) + 1,
               thread.frames.begin() + static_cast<ptrdiff_t>(thread.depth));
   --thread.depth;
+}
+
+size_t Reader::in_table(const Thread& thread, size_t from) {
+  size_t count = 0;
+  for (size_t i = from; i < thread.depth; ++i) count += thread.frames[i].in_table;
+  return count;
 }
 
 void Reader::write(Thread& thread, const Frame& frame, int64_t end_ns, bool async) {
@@ -258,7 +275,8 @@ void Reader::device_work(uint64_t external_id, std::string_view name, int64_t du
 }
 
 size_t Reader::row_of(const Frame& frame) {
-  if (frame.kind == Kind::kStepBegin) return table_.row("ProfilerStep*", true);
+  if (frame.kind == Kind::kStepBegin)
+    return table_.row(frame.cut ? "cut ProfilerStep" : "ProfilerStep*", true);
   const Name& op = name(frame.name);
   return frame.annotation ? op.note : op.row;
 }
@@ -278,7 +296,8 @@ const Reader::Name& Reader::name(uint32_t id) {
 
 std::string_view Reader::frame_name(const Frame& frame) {
   if (frame.kind != Kind::kStepBegin) return name(frame.name).text;
-  step_name_ = "ProfilerStep#" + std::to_string(frame.number);
+  // A name with which analysers do not take it for a step among others.
+  step_name_ = (frame.cut ? "cut ProfilerStep#" : "ProfilerStep#") + std::to_string(frame.number);
   return step_name_;
 }
 

@@ -61,6 +61,7 @@ class Reader {
     bool utility = false;   // in the trace but not in the table
     bool refused = false;   // in neither
     bool in_table = false;  // the table knows that it has begun
+    bool cut = false;       // a step whose end is not recorded
     uint64_t serial = 0;    // of a scope
     uint64_t external_id = 0;
     uint32_t name = 0;
@@ -100,10 +101,14 @@ class Reader {
   void begin(Thread& thread, uint32_t log, const Header& header, const std::byte* payload);
   void end_op(Thread& thread, uint32_t log, int64_t end_ns);
   void end_step(Thread& thread, uint32_t log, int64_t end_ns);
+  // Ends a step where the recording ends.
+  void cut_step(Thread& thread, uint32_t log, size_t frame, int64_t end_ns);
   void end_scope(uint32_t log, uint64_t serial, int64_t end_ns, bool same_thread);
   void memory(Thread& thread, uint32_t log, const Header& header, const std::byte* payload);
   // Writes the event of frame and takes it from the stack.
   void close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async);
+  // Of the thread's frames from this one on, those that the table has.
+  static size_t in_table(const Thread& thread, size_t from);
   void write(Thread& thread, const Frame& frame, int64_t end_ns, bool async);
   // The call sites of the annotation that begins above the thread's open frames.
   void set_stack(const Thread& thread, Frame& frame);

@@ -22,6 +22,7 @@
 #include "profiler/stream_files.h"
 #include "profiler/stream_log.h"
 #include "runtime/cuda.h"
+#include "status.h"
 
 namespace omni {
 namespace {
@@ -166,7 +167,9 @@ class StreamRecorder final : public Recorder {
 
   ~StreamRecorder() override {
     abandoned_ = true;
-    if (callback_ != at::INVALID_CALLBACK_HANDLE) end_collection();
+    take_down();
+    if (gpu_ != nullptr) gpu_->stop();
+    if (is_recording()) end_collection();
     join();
   }
 
@@ -188,7 +191,20 @@ class StreamRecorder final : public Recorder {
     if (ThreadLog* const log = ThreadLog::current()) log->step_end();
   }
 
-  void on_stop() override { end_collection(); }
+  void on_stop() override {
+    take_down();
+    if (gpu_ != nullptr) gpu_->stop();
+    end_collection();
+  }
+
+  void on_cut() override {
+    if (gpu_ != nullptr) {
+      throw Error(OMNI_UNIMPLEMENTED, "cut: what GPUs do is collected until they have done it: call stop");
+    }
+    end_collection();
+  }
+
+  void on_detach() override { take_down(); }
 
   nlohmann::json on_finish() override {
     const auto began = std::chrono::steady_clock::now();
@@ -212,10 +228,15 @@ class StreamRecorder final : public Recorder {
     return static_cast<double>(tally.costs.nanoseconds(dispatch_ns_)) / static_cast<double>(tally.events);
   }
 
-  void end_collection() {
+  // [torch thread] Removes what records on it.
+  void take_down() {
+    if (callback_ == at::INVALID_CALLBACK_HANDLE) return;
     at::removeCallback(std::exchange(callback_, at::INVALID_CALLBACK_HANDLE));
     if (config().with_memory) impl::ProfilerStateBase::pop(/*global=*/false);
-    if (gpu_ != nullptr) gpu_->stop();
+  }
+
+  // Any thread: whoever is inside a callback finds the session closed.
+  void end_collection() {
     end_counter_ = c10::getApproximateTime();
     Hub::get().close();
   }
@@ -260,7 +281,7 @@ class StreamRecorder final : public Recorder {
   const bool inputs_;
   const double dispatch_ns_;
   const int64_t start_ns_;
-  at::CallbackHandle callback_ = at::INVALID_CALLBACK_HANDLE;
+  at::CallbackHandle callback_ = at::INVALID_CALLBACK_HANDLE;  // the torch thread's
   std::shared_ptr<stream::Session> session_;
   uint64_t end_counter_ = 0;  // when collection ended
   std::atomic<bool> abandoned_{false};

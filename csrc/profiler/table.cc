@@ -67,6 +67,11 @@ void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t a
   add(call);
 }
 
+void TableBuilder::rename(int64_t thread, size_t row, size_t above) {
+  std::vector<Frame>& stack = stacks_[thread];
+  if (stack.size() > above) stack[stack.size() - 1 - above].call.row = row;
+}
+
 void TableBuilder::memory(int64_t thread, int64_t bytes) {
   std::vector<Frame>& stack = stacks_[thread];
   if (!stack.empty()) {

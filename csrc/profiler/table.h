@@ -44,6 +44,8 @@ class TableBuilder {
   }
   // Ends the innermost call, or, where calls do not nest, the one that has above others inside it still open.
   void exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t above = 0);
+  // Gives an open call another name: the innermost, or the one that has above others inside it.
+  void rename(int64_t thread, size_t row, size_t above);
   void memory(int64_t thread, int64_t bytes);
   // An op that began in one thread and ended in another: it has neither children nor self time.
   void async_op(std::string_view name, int64_t duration_ns);

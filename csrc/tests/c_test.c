@@ -266,12 +266,37 @@ static void test_ring(const char* folder) {
   CHECK(remove(dump_config) == 0);
 }
 
+/* While the torch thread is in the middle of a step. */
+static void* cut_and_finish(void* recorder) {
+  EXPECT_OK(omni_recorder_cut(recorder));
+  EXPECT(omni_recorder_cut(recorder), OMNI_FAILED_PRECONDITION, "does not record");
+  omni_buffer* buffer = NULL;
+  EXPECT_OK(omni_recorder_finish(recorder, &buffer));
+  CHECK(strstr((const char*)omni_buffer_data(buffer), "\"steps\":0") != NULL);
+  omni_buffer_free(buffer);
+  return NULL;
+}
+
+static void test_cut(void) {
+  static const char config[] = "{\"recorder\":\"stream\",\"session\":\"s\",\"worker\":\"w\"}";
+  EXPECT(omni_recorder_cut(NULL), OMNI_INVALID_ARGUMENT, "NULL");
+  omni_recorder* recorder = NULL;
+  EXPECT_OK(omni_recorder_start(config, strlen(config), &recorder));
+  EXPECT_OK(omni_recorder_step_begin(recorder, 0));
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, cut_and_finish, recorder) == 0);
+  CHECK(pthread_join(thread, NULL) == 0);
+  EXPECT_OK(omni_recorder_stop(recorder));
+  EXPECT(omni_recorder_stop(recorder), OMNI_FAILED_PRECONDITION, "does not record");
+  omni_recorder_free(recorder);
+}
+
 static void* call_from_another_thread(void* engine) {
   EXPECT(omni_engine_release(engine, 8), OMNI_WRONG_THREAD, "not the thread");
   EXPECT(omni_runtime_init(kEmpty, 2), OMNI_WRONG_THREAD, "another thread");
   omni_recorder* recorder = NULL;
   EXPECT(omni_recorder_start(kEmpty, 2, &recorder), OMNI_WRONG_THREAD, "not the thread");
-  EXPECT(omni_recorder_dump(NULL, kEmpty, 2, &recorder), OMNI_WRONG_THREAD, "not the thread");
+  EXPECT(omni_recorder_stop(NULL), OMNI_WRONG_THREAD, "not the thread");
   EXPECT(omni_recorder_scope_begin(NULL, kEmpty, 2), OMNI_WRONG_THREAD, "not the thread");
   return NULL;
 }
@@ -300,6 +325,7 @@ int main(int argc, char** argv) {
   test_bad_tensors(engine);
   test_step(engine);
   test_ring(argv[1]);
+  test_cut();
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, call_from_another_thread, engine) == 0);
   CHECK(pthread_join(thread, NULL) == 0);

@@ -312,6 +312,10 @@ TEST_P(RecorderTest, OnlyARingCanBeDumped) {
   recorder->stop();
 }
 
+TEST(RecorderConfigTest, TheDefaultRecorderIsThatOfTheProfiler) {
+  EXPECT_EQ(RecorderConfig::parse({{"session", "s"}, {"worker", "w"}}).recorder, "stream");
+}
+
 TEST_P(RecorderTest, ClosesAnOpenStepAtStop) {
   auto recorder = start_recorder(config());
   recorder->step_begin(4);

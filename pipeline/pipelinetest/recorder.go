@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type recorder struct {
 	dropped int64
 	steps   int64
 	open    *trace.Event // a step or a scope
+	cut     bool
 }
 
 // newRecorder begins to record.
@@ -71,8 +73,8 @@ func (r *recorder) now() int64 { return time.Now().Add(r.ahead).UnixNano() - r.c
 func (r *recorder) begin(name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.open != nil {
-		return fmt.Errorf("%s begins inside %s", name, r.open.Name)
+	if r.open != nil || r.cut {
+		return fmt.Errorf("%s begins inside %v, cut: %v", name, r.open, r.cut)
 	}
 	pid := trace.Number(int64(os.Getpid()))
 	r.open = &trace.Event{
@@ -122,8 +124,8 @@ func (r *recorder) Dump(config json.RawMessage) (profiler.Recorder, error) {
 	if err := json.Unmarshal(config, &dc); err != nil {
 		return nil, err
 	}
-	if r.config.RingSeconds == 0 || r.open != nil {
-		return nil, fmt.Errorf("dump of a recorder of %v s with %v open", r.config.RingSeconds, r.open)
+	if r.config.RingSeconds == 0 {
+		return nil, errors.New("dump of a recorder that is no ring")
 	}
 	c := r.config
 	c.RingSeconds, c.Session, c.TracePath, c.TablePath, c.BaseTimeNS, c.Metadata = 0, dc.Session, dc.TracePath, dc.TablePath, dc.BaseTimeNS, dc.Metadata
@@ -141,8 +143,25 @@ func (r *recorder) Dump(config json.RawMessage) (profiler.Recorder, error) {
 	return d, nil
 }
 
+// Cut implements profiler.Recorder: as real ones do, unless they are torch's own.
+func (r *recorder) Cut() error {
+	if r.config.Recorder != profiler.RecorderStream {
+		return fmt.Errorf("recorder %q ends in Stop", r.config.Recorder)
+	}
+	r.mu.Lock()
+	r.cut = true
+	if r.open != nil && strings.HasPrefix(r.open.Name, "ProfilerStep#") {
+		r.open.Name = "cut " + r.open.Name
+	}
+	r.mu.Unlock()
+	return r.close()
+}
+
 // Stop implements profiler.Recorder.
-func (r *recorder) Stop() error {
+func (r *recorder) Stop() error { return r.close() }
+
+// close ends what is open.
+func (r *recorder) close() error {
 	r.mu.Lock()
 	open := r.open != nil
 	r.mu.Unlock()

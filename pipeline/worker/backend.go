@@ -7,8 +7,8 @@ import (
 	"github.com/omni-run/omni/profiler"
 )
 
-// Backend makes engines and recordings. The loop calls it, its engines and recorders (but for profiler.Recorder.Finish)
-// on one goroutine. Errors of type *message.Error keep their code on the way to the parent; others become INTERNAL.
+// Backend makes engines and recordings. The loop calls it, its engines and recorders (as far as profiler.Recorder does not
+// say otherwise) on one goroutine. Errors of type *message.Error keep their code on the way to the parent; others become INTERNAL.
 type Backend interface {
 	// Init is called once and first. threads is the number of threads to compute with, 0 for the library's choice.
 	Init(threads int) error

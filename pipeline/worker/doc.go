@@ -1,10 +1,10 @@
 // Package worker is the child's side of a pipeline: the loop that runs one stage.
 //
 // [Run] is called on the goroutine that owns the torch thread and makes every call of the [Backend] there: it opens the
-// engine, then admits, feeds, steps and releases sequences, and starts and stops recordings, all between two steps. One
-// other goroutine receives. It answers pings and profile status by itself, so that a worker inside a long step is known
-// to be alive, and lays everything else into an inbox that the loop empties before each step; so a cancel takes effect
-// after the step that is running.
+// engine, then admits, feeds, steps and releases sequences, and starts recordings, all between two steps. One other
+// goroutine receives. It answers pings and profile status by itself, so that a worker inside a long step is known to be
+// alive, ends recordings in the middle of steps if their recorder can (profiler.Recorder.Cut), and lays everything else into
+// an inbox that the loop empties before each step; so a cancel takes effect after the step that is running.
 //
 // Which sequences a step advances is the scheduler's decision: every sequence that is ready to go on, up to the largest
 // batch, those that have waited longest first, and beside them as many new prompts as fit into a budget of tokens, at

@@ -21,18 +21,45 @@ type received struct {
 type inbox struct {
 	wake chan struct{} // holds a token when there may be something to take
 
-	mu    sync.Mutex // guards what follows
-	queue []received
-	err   error // why nothing more will come
+	mu      sync.Mutex // guards what follows
+	queue   []received
+	profile int   // profile messages that were put and are not done
+	err     error // why nothing more will come
 }
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
 
 func (b *inbox) put(r received) {
 	b.mu.Lock()
-	b.queue = append(b.queue, r)
+	b.add(r)
 	b.mu.Unlock()
 	b.signal()
+}
+
+func (b *inbox) add(r received) {
+	b.queue = append(b.queue, r)
+	if isProfile(r.message) {
+		b.profile++
+	}
+}
+
+// putBehind puts a profile message behind those that are not done. It reports false, and does nothing, if all are.
+func (b *inbox) putBehind(r received) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.profile == 0 {
+		return false
+	}
+	b.add(r)
+	return true
+}
+
+// profiled says that a profile message is done, and reports whether another one has come.
+func (b *inbox) profiled() (more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.profile--
+	return b.profile > 0
 }
 
 func (b *inbox) fail(err error) {
@@ -98,7 +125,11 @@ func (l *loop) receive(ctx context.Context, conn transport.Conn) {
 		case *message.ProfileWait:
 			err = l.profileWait(ctx, m)
 		default:
-			l.inbox.put(received{message: m, at: time.Now()})
+			var done bool
+			r := received{message: m, at: time.Now()}
+			if done, err = l.profileNow(ctx, r); !done {
+				l.inbox.put(r)
+			}
 		}
 		if err != nil {
 			l.inbox.fail(err)

@@ -45,7 +45,7 @@ type loop struct {
 	scheduler scheduler
 	draining  bool
 
-	profiler atomic.Pointer[profiler.Worker] // its Report is read by the receiver
+	profiler atomic.Pointer[profiler.Worker] // the receiver asks it for reports, cuts and dumps
 	replies  replies                         // those that wait for files
 
 	// Read by the receiver.
@@ -185,14 +185,14 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// idle waits for a message or for the end of a profile session's time.
+// idle waits for a message, or for something to do about profiles.
 func (l *loop) idle() {
 	p := l.profiler.Load()
 	_ = p.Idle() // an error concerns the profile alone and is in its report
 	select {
 	case <-l.inbox.wake:
-	case <-p.Timer():
-		_ = p.Expire() // it is in the session's report
+	case <-p.Due():
+		_ = p.Settle() // it is in the session's report
 	}
 }
 

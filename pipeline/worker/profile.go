@@ -10,6 +10,39 @@ import (
 	"github.com/omni-run/omni/profiler"
 )
 
+// profileNow does on the receiving goroutine, while a step may be running, what need not wait for its end: it stops sessions
+// and dumps flight recorders. done is false if the loop has to do it, between two steps; so it does with everything that
+// comes after what waits for it.
+func (l *loop) profileNow(ctx context.Context, r received) (done bool, err error) {
+	p := l.profiler.Load()
+	if p == nil || !isProfile(r.message) {
+		return false, nil
+	}
+	if l.inbox.putBehind(r) {
+		return true, nil
+	}
+	reply := &message.ProfileReply{}
+	switch m := r.message.(type) {
+	case *message.ProfileStop:
+		if m.Discard != "" {
+			return false, nil
+		}
+		reply.ID = m.ID
+		if reply.Report, done = p.Cut(); !done {
+			return false, nil
+		}
+	case *message.ProfileDump:
+		reply.ID = m.ID
+		if err := p.Dump(m.Start); err != nil {
+			reply.Error = profileError(err)
+		}
+		reply.Report = p.Report()
+	default:
+		return false, nil
+	}
+	return true, l.conn.Send(ctx, reply)
+}
+
 // profileOne does what a profile message asks for, between two steps, and says how that went.
 func (l *loop) profileOne(ctx context.Context, m message.Message) error {
 	p := l.profiler.Load()
@@ -43,7 +76,7 @@ func profileError(err error) *message.Error {
 	case e.Code != message.Internal:
 	case errors.Is(err, profiler.ErrSetting):
 		e.Code = message.InvalidArgument
-	case errors.Is(err, profiler.ErrNoRing), errors.Is(err, profiler.ErrNotEnabled):
+	case errors.Is(err, profiler.ErrNoRing), errors.Is(err, profiler.ErrRingPaused), errors.Is(err, profiler.ErrNotEnabled):
 		e.Code = message.FailedPrecondition
 	case errors.Is(err, profiler.ErrBusy):
 		e.Code = message.ResourceExhausted

@@ -9,15 +9,21 @@ import (
 	"github.com/omni-run/omni/pipeline/message"
 )
 
-// apply takes what has come and does it, profile control before everything else: a session begins and ends with the step
-// that is next, however much input has come meanwhile.
+// apply takes what has come and does it, profile control before everything else: a session begins, and ends if the receiver
+// could not end it, with the step that is next, however much input has come meanwhile.
 func (l *loop) apply(ctx context.Context) error {
 	queue, connErr := l.inbox.take()
-	for _, r := range queue {
-		if isProfile(r.message) {
-			if err := l.profileOne(ctx, r.message); err != nil {
-				return err
-			}
+	for i := 0; i < len(queue); i++ {
+		if !isProfile(queue[i].message) {
+			continue
+		}
+		if err := l.profileOne(ctx, queue[i].message); err != nil {
+			return err
+		}
+		if l.inbox.profiled() { // what has come meanwhile counts on being next
+			var more []received
+			more, connErr = l.inbox.take()
+			queue = append(queue, more...)
 		}
 	}
 	for _, r := range queue {

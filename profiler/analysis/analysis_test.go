@@ -109,6 +109,24 @@ func TestWorkerWithoutSteps(t *testing.T) {
 	require.Len(t, w.Ops, 2)
 }
 
+// A step that the end of the recording went through counts as time in which the worker was busy, not as a step.
+func TestWorkerWithAStepThatIsCut(t *testing.T) {
+	calls := []call{
+		{"user_annotation", "ProfilerStep#0", 0, 10},
+		{"user_annotation", "cut ProfilerStep#1", 20, 25},
+		{"cpu_op", "a", 21, 24},
+	}
+	w, err := ReadWorker(t.Context(), writeCalls(t, calls, false))
+	require.NoError(t, err)
+	require.Equal(t, []int64{10_000}, w.StepNS)
+	require.EqualValues(t, 15_000, w.BusyNS)
+	require.Equal(t, Op{Name: "cut ProfilerStep", Category: "user_annotation", Calls: 1, TotalNS: 5_000, SelfNS: 2_000}, op(w, "cut ProfilerStep"))
+	w, err = ReadWorker(t.Context(), writeCalls(t, calls[1:], false))
+	require.NoError(t, err)
+	require.Empty(t, w.StepNS)
+	require.EqualValues(t, 5_000, w.BusyNS)
+}
+
 func TestWorkerCountsWhatDoesNotNest(t *testing.T) {
 	calls := []call{{"cpu_op", "a", 100, 200}, {"cpu_op", "b", 110, 120}, {"cpu_op", "c", 5, 50}}
 	w, err := ReadWorker(t.Context(), writeCalls(t, calls, false))

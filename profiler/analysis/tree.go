@@ -100,13 +100,21 @@ func (n *Node) each(visit func(*Node)) {
 	}
 }
 
-// stepPrefix begins the names of the annotations that recorders put around an iteration.
-const stepPrefix = "ProfilerStep#"
+// stepPrefix begins the names of the annotations that recorders put around an iteration. One that the end of a recording
+// went through is no step: its length says nothing about steps.
+const (
+	stepPrefix    = "ProfilerStep#"
+	cutStep       = "cut ProfilerStep"
+	cutStepPrefix = cutStep + "#"
+)
 
 // foldedName is the name under which calls are counted together: all steps are one.
 func foldedName(name string) string {
-	if strings.HasPrefix(name, stepPrefix) {
+	switch {
+	case strings.HasPrefix(name, stepPrefix):
 		return "ProfilerStep"
+	case strings.HasPrefix(name, cutStepPrefix):
+		return cutStep
 	}
 	return name
 }

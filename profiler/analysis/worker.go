@@ -93,6 +93,7 @@ type reading struct {
 	order       []*track // as they came
 	first, last int64
 	span        slice // of the whole recording, if the recorder says so
+	cutNS       int64 // time in steps that the end of the recording went through
 	events      int64
 
 	launchers *launchers
@@ -112,6 +113,9 @@ func (r *reading) event(e *trace.Event) {
 	if e.Category == "Trace" {
 		r.span = s
 		return
+	}
+	if s.key.name == cutStep {
+		r.cutNS += s.end - s.start
 	}
 	r.events++
 	r.first, r.last = min(r.first, s.start), max(r.last, s.end)
@@ -153,7 +157,7 @@ func (r *reading) finish(w *Worker, base int64) {
 	w.Calls.adopt(r.calls)
 	w.steps = r.steps
 	if len(w.steps) > 0 {
-		w.BusyNS = 0
+		w.BusyNS = r.cutNS
 	}
 	for _, s := range w.steps {
 		s.startNS += base
