@@ -34,7 +34,7 @@ func benchCommand(env *environment) *cli.Command {
 			if c.NArg() > 0 {
 				return usagef("bench: unknown command %q; want serve", c.Args().First())
 			}
-			fmt.Fprint(env.stdout, strings.TrimSuffix(c.Command.CustomHelpTemplate, "\nFlags:\n"))
+			fmt.Fprint(env.stdout, c.Command.CustomHelpTemplate)
 			return nil
 		},
 	}

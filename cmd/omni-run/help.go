@@ -50,9 +50,7 @@ Usage:
   %s
 
 %s
-
-Flags:
-%s`
+`
 
 // appHelpText is the answer to omni-run --help.
 func appHelpText(flags []cli.Flag, commands []*cli.Command) string {
@@ -77,7 +75,11 @@ func appHelpText(flags []cli.Flag, commands []*cli.Command) string {
 
 // commandHelpText is the answer to omni-run COMMAND --help.
 func commandHelpText(c *cli.Command) string {
-	return fmt.Sprintf(commandHelp, c.Name, c.Usage, c.UsageText, c.Description, flagTable(c.Flags))
+	text := fmt.Sprintf(commandHelp, c.Name, c.Usage, c.UsageText, c.Description)
+	if len(c.Flags) == 0 {
+		return text // a group of commands
+	}
+	return text + "\nFlags:\n" + flagTable(c.Flags)
 }
 
 // flagTable has a row per flag. What stands in backquotes in a flag's usage is the name of its value.

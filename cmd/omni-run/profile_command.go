@@ -21,7 +21,7 @@ func profileCommand(env *environment) *cli.Command {
 			if c.NArg() > 0 {
 				return usagef("profile: unknown command %q; want one of %s", c.Args().First(), strings.Join(names(c.Command.Subcommands), ", "))
 			}
-			fmt.Fprint(env.stdout, strings.TrimSuffix(c.Command.CustomHelpTemplate, "\nFlags:\n"))
+			fmt.Fprint(env.stdout, c.Command.CustomHelpTemplate)
 			return nil
 		},
 		HideHelpCommand: true,

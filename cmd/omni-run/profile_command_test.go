@@ -266,26 +266,3 @@ func TestProfileRepair(t *testing.T) {
 	require.Zero(t, got.code, got.stderr)
 	require.Contains(t, got.stderr, "made again: ")
 }
-
-func TestProfileHelp(t *testing.T) {
-	tests := map[string][]string{
-		"help-profile.txt":               {"profile"},
-		"help-profile-start.txt":         {"profile", "start", "--help"},
-		"help-profile-stop.txt":          {"profile", "stop", "--help"},
-		"help-profile-status.txt":        {"profile", "status", "--help"},
-		"help-profile-fetch.txt":         {"profile", "fetch", "--help"},
-		"help-profile-merge.txt":         {"profile", "merge", "--help"},
-		"help-profile-summary.txt":       {"profile", "summary", "--help"},
-		"help-profile-critical-path.txt": {"profile", "critical-path", "--help"},
-		"help-profile-repair.txt":        {"profile", "repair", "--help"},
-		"help-profile-report.txt":        {"profile", "report", "--help"},
-		"help-profile-flame.txt":         {"profile", "flame", "--help"},
-		"help-profile-diff.txt":          {"profile", "diff", "--help"},
-		"help-profile-top.txt":           {"profile", "top", "--help"},
-	}
-	for file, args := range tests {
-		got := runCommand(t, &fakeOmni{}, "", args...)
-		require.Zero(t, got.code, got.stderr)
-		golden(t, file, got.stdout)
-	}
-}

@@ -21,9 +21,9 @@ func profileDiffCommand(env *environment) *cli.Command {
 		Name:      "diff",
 		Usage:     "compare two sessions, stage by stage and operator by operator",
 		UsageText: "omni-run profile diff BEFORE AFTER [--threshold PERCENT] [--alpha P] [--min-share PERCENT] [--json|--csv]",
-		Description: `BEFORE and AFTER are folders of profiles, or FOLDER@SESSION, where -2 is the last session but one. Compared are the times of steps and, in each step, the self
-times of operators, so that a difference can be told from chance (Mann-Whitney over the steps, with Holm's correction).
-A name of a module stands for the time in it outside of operators.
+		Description: `BEFORE and AFTER are folders of profiles, or FOLDER@SESSION, where -2 is the last session but one. Compared are the
+times of steps and, in each step, the self times of operators, so that a difference can be told from chance
+(Mann-Whitney over the steps, with Holm's correction). A name of a module stands for the time in it outside of operators.
 Something is slower if it takes longer by more than the threshold, if chance is unlikely, and if it matters. The exit
 code is 1 if anything is slower.
 

@@ -18,8 +18,8 @@ func profileMergeCommand(env *environment) *cli.Command {
 		UsageText: "omni-run profile merge DIR [-o FILE] [--session NAME] [--json]",
 		Description: `The merged trace has a process per worker on one clock, a track of requests divided by what they waited for, and arrows
 from stage to stage. It needs little memory however long the traces are. Its name goes to standard output; without -o
-it is DIR/SESSION/merged.trace.json.gz, away from the traces, so that analysers of DIR do not take it for another worker. A session leaves it by
-itself unless merge_profiles is off.
+it is DIR/SESSION/merged.trace.json.gz, away from the traces, so that analysers of DIR do not take it for another
+worker. A session leaves it by itself unless merge_profiles is off.
 
 Examples:
   omni-run profile merge ./profiles

@@ -94,8 +94,8 @@ func profileTopCommand(env *environment) *cli.Command {
 		Name:      "top",
 		Usage:     "the operators that took the most time, stage by stage",
 		UsageText: "omni-run profile top DIR [--stage N] [--by self|total|calls|device] [--limit N] [--session NAME] [--json|--csv]",
-		Description: `Self is the time in an operator itself, total includes what it called. Shares refer to the time that the stage was busy. What
-a GPU did has a table of its own, and a column that says for which operator.
+		Description: `Self is the time in an operator itself, total includes what it called. Shares refer to the time that the stage was busy.
+What a GPU did has a table of its own, and a column that says for which operator.
 
 Examples:
   omni-run profile top ./profiles --stage 0 --limit 20
