@@ -44,7 +44,9 @@ func EncodePickle(t Tensor) (data []byte, err error) {
 }
 
 // DecodePickle reads one tensor that [EncodePickle] or Python's torch.save wrote. A pickle of anything else is an error.
-// Meant for small files: gotorch reads at most 2 GiB and never frees its copy of the bytes.
+// For small files that can be trusted: the reader is libtorch's, which reads past the end of a storage that the pickle makes
+// larger than it is; gotorch reads at most 2 GiB and never frees its copy of the bytes. The files of a checkpoint are read
+// by csrc/runtime/pickle.h, which checks every size.
 func DecodePickle(data []byte) (t Tensor, err error) {
 	const op = "decode pickle"
 	defer guardGotorch(op, &err)

@@ -390,3 +390,41 @@ func TestACheckpointWithoutSpeechHasOneStage(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, again.Stages, 3, "one checkpoint changed the table for the others")
 }
+
+// FuzzConfig reads any bytes as config.json: nothing may panic, every fault names the file or what the folder lacks, and with
+// what is accepted a request can be prepared or is refused.
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(omniConfig))
+	f.Add([]byte(`{"architectures":["Qwen2_5OmniModel"],"torch_dtype":"bfloat16","enable_audio_output":false}`))
+	f.Add([]byte(`{"model_type":"qwen2_5_omni","dtype":"torch.float32","thinker_config":{"text_config":{"eos_token_id":[5,1602]}}}`))
+	f.Add([]byte(`{"model_type":"qwen2_5_omni","thinker_config":{"eos_token_id":[-1,99999999999]}}`))
+	f.Add([]byte(`{"model_type":"qwen2_5_omni","thinker_config":{"eos_token_id":1e400}}`))
+	f.Add([]byte(`{"architectures":["LlamaForCausalLM"]}`))
+	f.Add([]byte(`{"architectures":"A"}`))
+	f.Add([]byte(`{"architectures":null,"model_type":7}`))
+	f.Add([]byte("{\"model_type\":\"\xff\"}"))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, config []byte) {
+		dir := write(t, string(config))
+		folder, err := checkpoint.Open(dir, noEnv)
+		if err != nil {
+			require.ErrorContains(t, err, "config.json")
+			return
+		}
+		row, err := family.Lookup(folder)
+		if err != nil {
+			require.ErrorContains(t, err, "config.json")
+			return
+		}
+		deployment := row.DefaultConfig()
+		require.NoError(t, deployment.Validate())
+		model, err := row.Open(folder, deployment)
+		if err != nil {
+			require.ErrorContains(t, err, "config.json")
+			return
+		}
+		p, err := model.Prepare(family.Request{Prompt: "Hi"}, infos(1700, "Chelsie"))
+		require.NoError(t, err)
+		require.Len(t, p.Params, len(p.Stages))
+	})
+}

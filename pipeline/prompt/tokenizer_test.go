@@ -200,7 +200,25 @@ func byteID(t testing.TB, tok *prompt.Tokenizer, b byte) int64 {
 func FuzzOpenTokenizer(f *testing.F) {
 	f.Add([]byte(smallJSON(f)))
 	f.Add([]byte(patched(f, map[string]any{"normalizer": nil, "added_tokens": nil})))
-	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}`))
+	const levels = `"pre_tokenizer":{"type":"ByteLevel","use_regex":false},"decoder":{"type":"ByteLevel"}`
+	for _, seed := range []string{
+		`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}`,
+		`{` + levels + `,"model":{"vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}`,
+		`{` + levels + `,"model":{"type":"BPE","unk_token":"a","fuse_unk":true,"ignore_merges":true,"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}}`,
+		`{` + levels + `,"model":{"type":"BPE","unk_token":"z","vocab":{"a":0},"merges":[]}}`,
+		`{` + levels + `,"model":{"type":"BPE","vocab":{"a":0,"b":0},"merges":["a b","b a","x y"]}}`,
+		`{` + levels + `,"model":{"type":"BPE","dropout":0.5,"vocab":{},"merges":[]}}`,
+		`{` + levels + `,"model":{"type":"BPE","byte_fallback":true,"vocab":{},"merges":[]}}`,
+		`{` + levels + `,"model":{"type":"BPE","continuing_subword_prefix":"##","vocab":{},"merges":[]}}`,
+		`{` + levels + `,"normalizer":{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"NFKC"},null]},"model":{"type":"BPE","vocab":{"H":1},"merges":[]}}`,
+		`{` + levels + `,"normalizer":{"type":"Lowercase"},"post_processor":{"type":"Sequence","processors":[{"type":"ByteLevel"},{"type":"TemplateProcessing"}]},"model":{"type":"BPE","vocab":{},"merges":[]}}`,
+		`{` + levels + `,"added_tokens":[{"id":7,"content":"<|x|>","special":true,"lstrip":true,"rstrip":true,"single_word":true,"normalized":true},{"id":7,"content":"<|y|>"},{"id":-1,"content":"<|x|>"}],"model":{"type":"BPE","vocab":{"H":1},"merges":[]}}`,
+		`{"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","behavior":"Isolated","pattern":{"Regex":"\\p{L}+|(?=\\d)"}},{"type":"ByteLevel","add_prefix_space":true}]},"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{"H":1},"merges":[]}}`,
+		`{"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","behavior":"Removed","pattern":{"String":" "}},{"type":"Split","behavior":"Isolated","pattern":{"Regex":"("}}]},"model":{"type":"BPE","vocab":{},"merges":[]}}`,
+		`{"pre_tokenizer":{"type":"Sequence","pretokenizers":[]},"decoder":null,"model":{"type":"BPE","vocab":{},"merges":["a"," b","a b c"]}}`,
+	} {
+		f.Add([]byte(seed))
+	}
 	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":-1,"b":9223372036854775807},"merges":[["a","b"],["b"]]}}`))
 	f.Add([]byte(`{"added_tokens":[{"id":3,"content":""}],"model":{"type":"BPE","vocab":{},"merges":[]}}`))
 	f.Add([]byte(`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+$"}},"model":null}`))

@@ -18,7 +18,7 @@ import (
 const events = 5000
 
 // whole writes a complete trace and returns its bytes.
-func whole(t *testing.T, name string) []byte {
+func whole(t testing.TB, name string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	w, err := trace.Create(path)
