@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cgotorch/tensor.h"
+#include "cgotorch/torch.h"
 #include "omni.h"
 
 static int failures = 0;
@@ -33,6 +35,17 @@ static void expect_at(int line, omni_status* status, omni_code code, const char*
 #define EXPECT_OK(status) expect_at(__LINE__, status, OMNI_OK, "")
 
 static const char kEmpty[] = "{}";
+
+/* Checks that JSON holds a part, and frees it. */
+static void expect_json_at(int line, omni_buffer* json, const char* part) {
+  const char* text = (const char*)omni_buffer_data(json); /* ends with a zero that its size does not count */
+  if (strlen(text) != omni_buffer_size(json) || strstr(text, part) == NULL) {
+    fprintf(stderr, "%s:%d: got %s, want a text with %s\n", __FILE__, line, text, part);
+    ++failures;
+  }
+  omni_buffer_free(json);
+}
+#define EXPECT_JSON(json, part) expect_json_at(__LINE__, json, part)
 
 static void write_file(const char* folder, const char* name, const char* bytes, size_t size) {
   char path[4096];
@@ -91,6 +104,17 @@ static void test_null_arguments(void) {
   omni_engine_free(NULL);
   omni_step_free(NULL);
   omni_recorder_free(NULL);
+}
+
+static void test_runtime(void) {
+  char abi[32];
+  snprintf(abi, sizeof abi, "\"abi\":%d", OMNI_ABI_VERSION);
+  omni_buffer* buffer = NULL;
+  EXPECT_OK(omni_runtime_info(&buffer));
+  EXPECT_JSON(buffer, abi);
+  buffer = NULL;
+  EXPECT_OK(omni_engine_models(&buffer));
+  EXPECT_JSON(buffer, "[\"fake\"]");
 }
 
 static void test_bad_configs(void) {
@@ -227,6 +251,33 @@ static void test_step(omni_engine* engine) {
   /* The sequence is not released: freeing the engine frees it. */
 }
 
+/* A tensor that another library over the same libtorch has made, with its rows and columns exchanged. */
+static void test_foreign_tensor(void) {
+  enum { kFloat = 6 }; /* of c10::ScalarType */
+  float data[6] = {1, 2, 3, 4, 5, 6};
+  static const float turned[6] = {1, 4, 2, 5, 3, 6};
+  int64_t sizes[2] = {2, 3};
+  Tensor rows = NULL;
+  Tensor columns = NULL;
+  CHECK(Tensor_FromBlob(data, kFloat, sizes, 2, &rows) == NULL);
+  CHECK(Transpose(rows, 0, 1, &columns) == NULL);
+  omni_tensor out;
+  memset(&out, 0x55, sizeof out);
+  out.struct_size = 0;
+  omni_buffer* bytes = NULL;
+  EXPECT(omni_tensor_copy(columns, &out, &bytes), OMNI_INVALID_ARGUMENT, "struct_size is not set");
+  CHECK(bytes == NULL && out.ndim == 0x55555555);
+  out.struct_size = sizeof out;
+  EXPECT_OK(omni_tensor_copy(columns, &out, &bytes));
+  Tensor_Close(columns);
+  Tensor_Close(rows);
+  CHECK(out.dtype == OMNI_FLOAT32 && out.ndim == 2 && out.dims[0] == 3 && out.dims[1] == 2 &&
+        out.name_size == 0);
+  CHECK(out.data == omni_buffer_data(bytes) && out.data_size == sizeof turned);
+  CHECK(memcmp(out.data, turned, sizeof turned) == 0);
+  omni_buffer_free(bytes);
+}
+
 /* The flight recorder from start to the end of a dump. */
 static void test_ring(const char* folder) {
   static const char config[] =
@@ -240,8 +291,14 @@ static void test_ring(const char* folder) {
   omni_buffer* buffer = NULL;
   EXPECT(omni_recorder_status(ring, NULL), OMNI_INVALID_ARGUMENT, "NULL");
   EXPECT_OK(omni_recorder_status(ring, &buffer));
-  CHECK(strstr((const char*)omni_buffer_data(buffer), "\"events\":1,") != NULL);
-  omni_buffer_free(buffer);
+  EXPECT_JSON(buffer, "\"events\":1,");
+  EXPECT(omni_recorder_step_end(ring), OMNI_FAILED_PRECONDITION, "no step has begun");
+  EXPECT_OK(omni_recorder_step_begin(ring, 7));
+  EXPECT(omni_recorder_step_begin(ring, 8), OMNI_FAILED_PRECONDITION, "the step before has not ended");
+  EXPECT_OK(omni_recorder_step_end(ring));
+  buffer = NULL;
+  EXPECT_OK(omni_recorder_status(ring, &buffer));
+  EXPECT_JSON(buffer, "\"events\":2,");
 
   char dump_config[5000];
   const int size = snprintf(dump_config, sizeof dump_config,
@@ -255,8 +312,7 @@ static void test_ring(const char* folder) {
   EXPECT(omni_recorder_stop(dump), OMNI_FAILED_PRECONDITION, "does not record");
   buffer = NULL;
   EXPECT_OK(omni_recorder_finish(dump, &buffer));
-  CHECK(strstr((const char*)omni_buffer_data(buffer), "ring.pt.trace.json") != NULL);
-  omni_buffer_free(buffer);
+  EXPECT_JSON(buffer, "ring.pt.trace.json");
   omni_recorder_free(dump);
   EXPECT_OK(omni_recorder_stop(ring));
   EXPECT(omni_recorder_dump(ring, dump_config, (size_t)size, &dump), OMNI_FAILED_PRECONDITION,
@@ -314,6 +370,7 @@ int main(int argc, char** argv) {
   write_file(argv[1], "config.json", "{}", 2);
   write_file(argv[1], "model.safetensors", "\2\0\0\0\0\0\0\0{}", 10);
 
+  test_runtime();
   test_null_arguments();
   test_bad_configs();
   engine = open_fake(argv[1]);
@@ -321,9 +378,13 @@ int main(int argc, char** argv) {
   int64_t done = 0;
   int64_t total = 1;
   while (done < total) EXPECT_OK(omni_engine_load(engine, &done, &total));
+  omni_buffer* info = NULL;
+  EXPECT_OK(omni_engine_info(engine, &info));
+  EXPECT_JSON(info, "\"model\":\"fake\"");
   test_struct_sizes(engine);
   test_bad_tensors(engine);
   test_step(engine);
+  test_foreign_tensor();
   test_ring(argv[1]);
   test_cut();
   pthread_t thread;
