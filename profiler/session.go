@@ -76,10 +76,11 @@ func WorkerName(stage, rank, ranks int) string {
 	return fmt.Sprintf("stage-%d", stage)
 }
 
-// LLMWorkerName names a worker of a single autoregressive model outside a pipeline.
+// LLMWorkerName names a worker of a single autoregressive model outside a pipeline, as vLLM-Omni does: what reads profiles
+// finds such files by it.
 func LLMWorkerName(rank int) string { return fmt.Sprintf("llm-rank-%d", rank) }
 
-// DiffusionWorkerName names a worker of a single diffusion model outside a pipeline.
+// DiffusionWorkerName names a worker of a single diffusion model outside a pipeline, likewise.
 func DiffusionWorkerName(rank int) string { return fmt.Sprintf("diffusion-rank-%d", rank) }
 
 // TracePath is where the named worker writes the trace of a session. TensorBoard, HTA and the globs of the documentation

@@ -245,18 +245,11 @@ func (w *Worker) shutdown() error {
 	return errors.Join(w.settle(), w.stop(EndShutdown), w.pauseRing())
 }
 
-// IsRunning reports whether a session is active.
+// IsRunning reports whether a session is active, as is_running of vLLM-Omni's profilers does.
 func (w *Worker) IsRunning() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.active
-}
-
-// IsRecording reports whether a session's operators are being recorded.
-func (w *Worker) IsRecording() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.recorder != nil
 }
 
 // stop ends the session for the given reason.

@@ -10,6 +10,13 @@ import (
 	"time"
 )
 
+// IsRecording reports whether a session's operators are being recorded.
+func (w *Worker) IsRecording() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.recorder != nil
+}
+
 func TestWorkerRecordsTheStepsThatAreAskedFor(t *testing.T) {
 	tests := []struct {
 		name       string

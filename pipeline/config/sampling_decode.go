@@ -70,35 +70,6 @@ func (p *SamplingParams) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// DecodeSampling reads a JSON list with one object (or null) per stage, or a single object for the first stage, and
-// validates it. Faults carry their path, such as [1].top_k.
-func DecodeSampling(data []byte) ([]SamplingParams, error) {
-	var raw []json.RawMessage
-	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
-		raw = []json.RawMessage{trimmed}
-		if !json.Valid(trimmed) {
-			return nil, fmt.Errorf("sampling parameters: %w", json.Unmarshal(trimmed, &map[string]any{}))
-		}
-	} else if err := json.Unmarshal(data, &raw); err != nil {
-		return nil, fmt.Errorf("sampling parameters: want a JSON list with one object per stage: %w", err)
-	}
-	out := make([]SamplingParams, len(raw))
-	var faults []error
-	for i, item := range raw {
-		err := json.Unmarshal(item, &out[i])
-		if err == nil {
-			err = out[i].Validate()
-		}
-		for _, fault := range unjoin(err) {
-			faults = append(faults, fmt.Errorf("[%d].%w", i, fault))
-		}
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, fmt.Errorf("sampling parameters: %w", err)
-	}
-	return out, nil
-}
-
 // unjoin takes errors.Join apart.
 func unjoin(err error) []error {
 	if err == nil {

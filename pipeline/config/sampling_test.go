@@ -47,34 +47,28 @@ func TestValidateReportsEveryFault(t *testing.T) {
 	require.NoError(t, config.SamplingParams{TopK: config.Ptr(int64(0)), Temperature: config.Ptr(0.0)}.Validate())
 }
 
-func TestDecodeSampling(t *testing.T) {
+func TestSamplingParamsAreReadStrictly(t *testing.T) {
 	tests := []struct {
 		name, in string
-		want     []config.SamplingParams
+		want     config.SamplingParams
 		err      string
 	}{
-		{"one object per stage", `[{"temperature": 0.5, "seed": 3}, null, {"stop_token_ids": []}]`, []config.SamplingParams{
-			{Temperature: config.Ptr(0.5), Seed: config.Ptr(int64(3))}, {}, {StopTokenIDs: []int64{}},
-		}, ""},
-		{"a single object is the first stage's", ` {"top_k": 5.0}`, []config.SamplingParams{{TopK: config.Ptr(int64(5))}}, ""},
-		{"null leaves a field unset", `[{"top_k": null}]`, []config.SamplingParams{{}}, ""},
-		{"an empty list", `[]`, []config.SamplingParams{}, ""},
+		{"numbers", `{"temperature": 0.5, "seed": 3, "top_k": 5.0}`, config.SamplingParams{Temperature: config.Ptr(0.5), Seed: config.Ptr(int64(3)), TopK: config.Ptr(int64(5))}, ""},
+		{"an empty list is not the same as none", `{"stop_token_ids": []}`, config.SamplingParams{StopTokenIDs: []int64{}}, ""},
+		{"null leaves a field unset", `{"top_k": null}`, config.SamplingParams{}, ""},
 		{
-			"all faults, with their path", `[{"top_q": 1, "top_k": "x"}, {"top_p": 2, "max_tokens": 1.5}]`, nil,
-			`sampling parameters: [0].top_k: want a whole number, got "x"` + "\n" +
-				`[0].top_q: unknown key, did you mean "top_p"?` + "\n" +
-				`[1].max_tokens: want a whole number, got 1.5`,
+			"all faults", `{"top_q": 1, "top_k": "x", "max_tokens": 1.5}`, config.SamplingParams{},
+			"max_tokens: want a whole number, got 1.5\n" + `top_k: want a whole number, got "x"` + "\n" + `top_q: unknown key, did you mean "top_p"?`,
 		},
-		{"values out of range", `[{}, {"top_p": 2}]`, nil, "sampling parameters: [1].top_p is 2, want more than 0 and at most 1"},
-		{"an unknown key that is like no other", `[{"best_of": 2}]`, nil, `sampling parameters: [0].best_of: unknown key, ` +
+		{"an unknown key that is like no other", `{"best_of": 2}`, config.SamplingParams{}, `best_of: unknown key, ` +
 			`want one of temperature, top_p, top_k, max_tokens, min_tokens, repetition_penalty, seed, stop_token_ids`},
-		{"not a list", `3`, nil, "sampling parameters: want a JSON list with one object per stage: json: cannot unmarshal number into Go value of type []json.RawMessage"},
-		{"a damaged object", `{"top_p":`, nil, "sampling parameters: unexpected end of JSON input"},
-		{"a huge number", `[{"seed": 99999999999999999999}]`, nil, "sampling parameters: [0].seed: want a whole number, got 99999999999999999999"},
+		{"not an object", `3`, config.SamplingParams{}, "sampling parameters: want a JSON object: json: cannot unmarshal number into Go value of type map[string]interface {}"},
+		{"a huge number", `{"seed": 99999999999999999999}`, config.SamplingParams{}, "seed: want a whole number, got 99999999999999999999"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := config.DecodeSampling([]byte(tt.in))
+			var got config.SamplingParams
+			err := json.Unmarshal([]byte(tt.in), &got)
 			if tt.err != "" {
 				require.EqualError(t, err, tt.err)
 				return

@@ -23,11 +23,16 @@ const template = `{% for m in messages %}<|im_start|>{{ m.role }}
 // write makes a folder with the small tokenizer, the template above, a config.json and empty files for the engines.
 func write(t testing.TB, configJSON string) string {
 	t.Helper()
-	dir := t.TempDir()
 	tokenizer, err := os.ReadFile("../checkpoint/random/tokenizer.json")
 	require.NoError(t, err)
+	return writeWith(t, string(tokenizer), configJSON)
+}
+
+func writeWith(t testing.TB, tokenizer, configJSON string) string {
+	t.Helper()
+	dir := t.TempDir()
 	for name, data := range map[string]string{
-		"tokenizer.json": string(tokenizer), "chat_template.jinja": template, "config.json": configJSON,
+		"tokenizer.json": tokenizer, "chat_template.jinja": template, "config.json": configJSON,
 		"model.safetensors": "", "spk_dict.pt": "",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
@@ -404,8 +409,10 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"architectures":null,"model_type":7}`))
 	f.Add([]byte("{\"model_type\":\"\xff\"}"))
 	f.Add([]byte(`[`))
+	const tokenizer = `{"pre_tokenizer":{"type":"ByteLevel"},"decoder":{"type":"ByteLevel"},
+		"model":{"type":"BPE","unk_token":"a","vocab":{"a":0},"merges":[]}}`
 	f.Fuzz(func(t *testing.T, config []byte) {
-		dir := write(t, string(config))
+		dir := writeWith(t, tokenizer, string(config))
 		folder, err := checkpoint.Open(dir, noEnv)
 		if err != nil {
 			require.ErrorContains(t, err, "config.json")

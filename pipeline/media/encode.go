@@ -147,7 +147,7 @@ func (e *Encoder) Encode(samples []float32) ([]byte, error) {
 		if sample != sample { // NaN
 			return nil, fmt.Errorf("encode audio: sample %d of the piece is not a number", i)
 		}
-		value, _ := pcm16(sample)
+		value := pcm16(sample)
 		pcm = binary.LittleEndian.AppendUint16(pcm, uint16(value))
 	}
 	if e.program == nil {

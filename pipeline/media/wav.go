@@ -20,12 +20,11 @@ const (
 //
 // A sample is a float whose full scale is -1 to 1. It is taken to 32 bits, rounded half to even and clipped there,
 // and its upper 16 bits are written: the rule of libsndfile, with which the reference writes its files, so that
-// equal waveforms give equal bytes. Clipped counts what lay outside.
+// equal waveforms give equal bytes.
 type WAVWriter struct {
 	encoder *wav.Encoder
 	buffer  audio.IntBuffer
 	samples int
-	clipped int
 }
 
 // NewWAVWriter returns a writer of samples at sampleRate per second. It seeks in w to complete the header, and
@@ -43,31 +42,22 @@ func NewWAVWriter(w io.WriteSeeker, sampleRate int) (*WAVWriter, error) {
 // Write appends samples. A sample that is not a number is an error, and nothing of the piece is written.
 func (w *WAVWriter) Write(samples []float32) error {
 	data := w.buffer.Data[:0]
-	clipped := 0
 	for i, sample := range samples {
 		if sample != sample { // NaN
 			return fmt.Errorf("write WAV: sample %d is not a number", w.samples+i)
 		}
-		value, clip := pcm16(sample)
-		if clip {
-			clipped++
-		}
-		data = append(data, int(value))
+		data = append(data, int(pcm16(sample)))
 	}
 	w.buffer.Data = data
 	if err := w.encoder.Write(&w.buffer); err != nil {
 		return fmt.Errorf("write WAV: %w", err)
 	}
 	w.samples += len(samples)
-	w.clipped += clipped
 	return nil
 }
 
 // Samples is the number of samples written so far.
 func (w *WAVWriter) Samples() int { return w.samples }
-
-// Clipped is the number of samples that lay outside -1 to 1 and were cut to full scale.
-func (w *WAVWriter) Clipped() int { return w.clipped }
 
 // Close completes the header. A file without any sample is a valid, empty one.
 func (w *WAVWriter) Close() error {
@@ -83,17 +73,17 @@ func (w *WAVWriter) Close() error {
 	return nil
 }
 
-// pcm16 converts one sample; clip says that it lay outside full scale.
-func pcm16(sample float32) (value int16, clip bool) {
+// pcm16 converts one sample; what lies outside full scale is cut to it.
+func pcm16(sample float32) int16 {
 	const scale = 1 << 31
 	scaled := float64(sample * scale)
 	switch {
 	case scaled >= scale:
-		return math.MaxInt16, sample > 1
+		return math.MaxInt16
 	case scaled <= -scale:
-		return math.MinInt16, sample < -1
+		return math.MinInt16
 	}
-	return int16(int32(math.RoundToEven(scaled)) >> 16), false
+	return int16(int32(math.RoundToEven(scaled)) >> 16)
 }
 
 // WriteWAVFile writes a whole waveform to a new file; a file of that name is an error that matches fs.ErrExist and

@@ -53,14 +53,13 @@ func TestFileEqualsTheReferenceByteForByte(t *testing.T) {
 	}
 }
 
-func TestClippedCountsWhatLiesOutsideFullScale(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "loud.wav"))
+func TestWhatLiesOutsideFullScaleIsCutToIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "loud.wav")
+	require.NoError(t, media.WriteWAVFile(path, 24000, []float32{1, -1, 1.0000001, -1.0000001, 3, float32(math.Inf(-1)), 0}))
+	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	defer file.Close()
-	writer, err := media.NewWAVWriter(file, 24000)
-	require.NoError(t, err)
-	require.NoError(t, writer.Write([]float32{1, -1, 0.9999999, 1.0000001, -1.0000001, 3, float32(math.Inf(-1))}))
-	require.Equal(t, 4, writer.Clipped())
+	const most, least = "\xff\x7f", "\x00\x80"
+	require.Equal(t, most+least+most+least+most+least+"\x00\x00", string(text[len(text)-14:]))
 }
 
 func TestASampleThatIsNotANumberIsAnErrorThatNamesIt(t *testing.T) {

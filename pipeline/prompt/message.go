@@ -18,9 +18,6 @@ type Message struct {
 // look at whatever keys they know.
 type Part map[string]any
 
-// TextPart is a part that holds text.
-func TextPart(text string) Part { return Part{"type": "text", "text": text} }
-
 // UnmarshalJSON accepts {"role","content"} with content a string or a list of parts.
 func (m *Message) UnmarshalJSON(data []byte) error {
 	raw := struct {

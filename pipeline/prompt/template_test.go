@@ -119,7 +119,7 @@ func TestTemplateIsSafeForConcurrentUse(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 20 {
-				text, err := tpl.Render([]prompt.Message{{Role: "user", Parts: []prompt.Part{prompt.TextPart("x"), {"type": "image"}}}}, false)
+				text, err := tpl.Render([]prompt.Message{{Role: "user", Parts: []prompt.Part{{"type": "text", "text": "x"}, {"type": "image"}}}}, false)
 				assert.NoError(t, err)
 				assert.Equal(t, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nx<|vision_bos|><|IMAGE|><|vision_eos|><|im_end|>\n", text)
 			}
