@@ -67,7 +67,7 @@ func describe(values []float64) *distribution {
 		return nil
 	}
 	slices.Sort(values) // stat.Quantile wants it
-	at := func(p float64) float64 { return stat.Quantile(p, stat.LinInterp, values, nil) }
+	at := func(p float64) float64 { return stat.Quantile(p, stat.Empirical, values, nil) }
 	return &distribution{
 		Mean: stat.Mean(values, nil), P50: at(0.5), P90: at(0.9), P99: at(0.99), Max: values[len(values)-1],
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"gonum.org/v1/gonum/stat"
+
 	"github.com/omni-run/omni/profiler/analysis"
 	"github.com/omni-run/omni/profiler/render/uplot"
 )
@@ -139,18 +141,18 @@ func gpuCharts(drawn *charts, gpus []*analysis.GPU) []chart {
 			{"SM clock", g.SMClockMHz, series{Unit: " MHz"}},
 			{"memory used", g.MemoryMiB, series{Unit: " MiB"}},
 		} {
-			n, sum := 0, 0.0
+			var known []float64 // a GPU does not report everything
 			for _, v := range number.values {
 				if v != nil {
-					n, sum = n+1, sum+*v
+					known = append(known, *v)
 				}
 			}
-			if n == 0 {
+			if len(known) == 0 {
 				continue
 			}
 			number.s.Values, number.s.Color = number.values, "gpu"
 			title := fmt.Sprintf("GPU %d, %s: %s", g.Index, g.Name, number.name)
-			list = append(list, drawn.add(title, fmt.Sprintf("%.0f%s on average", sum/float64(n), number.s.Unit), number.s))
+			list = append(list, drawn.add(title, fmt.Sprintf("%.0f%s on average", stat.Mean(known, nil), number.s.Unit), number.s))
 		}
 	}
 	return list
