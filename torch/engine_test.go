@@ -32,6 +32,18 @@ func fakeConfig(t *testing.T) json.RawMessage {
 func withEngine(t *testing.T, f func(e *Engine)) {
 	t.Helper()
 	checkNoLeaks(t)
+	withUnloaded(t, func(e *Engine) {
+		if err := e.Load(nil); err != nil {
+			t.Error(err)
+			return
+		}
+		f(e)
+	})
+}
+
+// withUnloaded does so with an engine that has loaded no weights yet.
+func withUnloaded(t *testing.T, f func(e *Engine)) {
+	t.Helper()
 	config := fakeConfig(t)
 	onThread(t, func() {
 		e, err := OpenEngine(config)
@@ -40,10 +52,6 @@ func withEngine(t *testing.T, f func(e *Engine)) {
 			return
 		}
 		defer e.Close()
-		if err := e.Load(nil); err != nil {
-			t.Error(err)
-			return
-		}
 		f(e)
 	})
 }
@@ -68,14 +76,7 @@ func wantCode(t *testing.T, err error, code Code, parts ...string) {
 
 func TestEngineLoadsInParts(t *testing.T) {
 	checkNoLeaks(t)
-	config := fakeConfig(t)
-	onThread(t, func() {
-		e, err := OpenEngine(config)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer e.Close()
+	withUnloaded(t, func(e *Engine) {
 		wantCode(t, e.Admit(1, json.RawMessage(`{}`)), FailedPrecondition, "not loaded")
 
 		stop := errors.New("given up")
@@ -83,7 +84,7 @@ func TestEngineLoadsInParts(t *testing.T) {
 			t.Errorf("got %v, want progress's own error", err)
 		}
 		var seen [][2]int64
-		err = e.Load(func(done, total int64) error {
+		err := e.Load(func(done, total int64) error {
 			seen = append(seen, [2]int64{done, total})
 			return nil
 		})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -26,17 +25,6 @@ func bothModes(g *golden) (stream, full pipeline.Request) {
 	full.Sampling = slices.Clone(g.sampling)
 	full.Sampling[len(full.Sampling)-1].Seed = &g.Seed
 	return stream, full
-}
-
-// decibels is the ratio of a signal to its difference from another.
-func decibels(signal, other []float32) float64 {
-	var power, difference float64
-	for i := range signal {
-		power += float64(signal[i]) * float64(signal[i])
-		d := float64(signal[i]) - float64(other[i])
-		difference += d * d
-	}
-	return 10 * math.Log10(power/max(difference, 1e-30))
 }
 
 // looksAhead reports whether a stage sees more than a chunk for it, so that chunks are not exactly the whole.
@@ -71,7 +59,7 @@ func TestStreamedSpeechOfEveryGolden(t *testing.T) {
 				t.Errorf("%s: samples differ by %v", g.Name, d)
 			}
 			if len(g.codes.TokenIDs) > 0 {
-				t.Logf("%s: %d codes, %.1f dB", g.Name, len(g.codes.TokenIDs), decibels(want.Audio.PCM, got.Audio.PCM))
+				t.Logf("%s: %d codes, %.1f dB", g.Name, len(g.codes.TokenIDs), familytest.Decibels(want.Audio.PCM, got.Audio.PCM))
 			}
 			alone[g.Name] = got
 		}

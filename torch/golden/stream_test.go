@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -36,7 +35,7 @@ func TestMeasureStreamedSpeech(t *testing.T) {
 		stream := m.speak(t, params)
 		require.Len(t, stream.samples, len(full.samples))
 		t.Logf("stream, %d blocks ahead: %.1f dB; first sound after %d codes; %.2f s of computing for each", blocks,
-			decibels(full.samples, stream.samples), stream.firstAt, stream.cost.Seconds()/m.seconds(stream))
+			familytest.Decibels(full.samples, stream.samples), stream.firstAt, stream.cost.Seconds()/m.seconds(stream))
 	}
 }
 
@@ -160,15 +159,4 @@ func threadTime() time.Duration {
 		return 0
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// decibels is the ratio of a signal to its difference from another.
-func decibels(signal, other []float32) float64 {
-	var power, difference float64
-	for i := range signal {
-		power += float64(signal[i]) * float64(signal[i])
-		d := float64(signal[i]) - float64(other[i])
-		difference += d * d
-	}
-	return 10 * math.Log10(power/max(difference, 1e-30))
 }

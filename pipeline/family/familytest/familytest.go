@@ -188,6 +188,17 @@ func Distance(a, b []float32) float64 {
 	return largest
 }
 
+// Decibels returns the ratio of a signal to its difference from another of its length.
+func Decibels(signal, other []float32) float64 {
+	var power, difference float64
+	for i := range signal {
+		power += float64(signal[i]) * float64(signal[i])
+		d := float64(signal[i]) - float64(other[i])
+		difference += d * d
+	}
+	return 10 * math.Log10(power/max(difference, 1e-30))
+}
+
 // WriteCheckpoint writes the checkpoint of the case below parent, unless it is there, and checks that it is the one that the
 // golden was made with.
 func (c *Case) WriteCheckpoint(tb testing.TB, parent string) string {
