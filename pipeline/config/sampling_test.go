@@ -57,7 +57,8 @@ func TestSamplingParamsAreReadStrictly(t *testing.T) {
 		{"an empty list is not the same as none", `{"stop_token_ids": []}`, config.SamplingParams{StopTokenIDs: []int64{}}, ""},
 		{"null leaves a field unset", `{"top_k": null}`, config.SamplingParams{}, ""},
 		{
-			"all faults", `{"top_q": 1, "top_k": "x", "max_tokens": 1.5}`, config.SamplingParams{},
+			"all faults", `{"top_q": 1, "top_k": "x", "max_tokens": 1.5}`,
+			config.SamplingParams{},
 			"max_tokens: want a whole number, got 1.5\n" + `top_k: want a whole number, got "x"` + "\n" + `top_q: unknown key, did you mean "top_p"?`,
 		},
 		{"an unknown key that is like no other", `{"best_of": 2}`, config.SamplingParams{}, `best_of: unknown key, ` +
