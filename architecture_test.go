@@ -126,6 +126,10 @@ var forbidden = []edge{
 		reason: "api is below the commands: any program can serve a pipeline",
 	},
 	{
+		from: []string{"api", "cmd", "examples", "profiler", "torch"}, to: []string{"pipeline/family/familytest", "pipeline/pipelinetest", "testing"},
+		reason: "what tests share is for tests: no program carries it along",
+	},
+	{
 		from: []string{"cmd"}, to: []string{"examples"},
 		reason: "examples show how others use the packages: nothing of ours rests on them",
 	},
