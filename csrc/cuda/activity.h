@@ -12,44 +12,49 @@
 
 namespace omni::cuda {
 
-enum class ActivityKind : uint8_t {
+enum class ActivityKind : uint32_t {
   kKernel,
   kMemcpy,
   kMemset,
-  kRuntime,    // a call of the CUDA runtime, on a host thread
-  kDriver,     // a call of the driver
-  kSync,       // a wait: of the host for a stream, an event or a context, or of a stream for an event
-  kOverhead,   // what profiling itself costs
-  kExternal,   // no work: the call with this correlation was made while the op external_id ran
-  kGraphNode,  // no work: the node graph_node was captured while the op external_id ran
+  kRuntime,      // a call of the CUDA runtime, on a host thread
+  kDriver,       // a call of the driver
+  kSync,         // a wait: of the host for a stream, an event or a context, or of a stream for an event
+  kEventRecord,  // a stream has reached an event; end is start
+  kOverhead,     // what profiling itself costs
+  kExternal,     // no work: the call with this correlation was made while the op external_id ran
+  kGraphNode,    // no work: the node graph_node was captured while the op external_id ran
 };
 
+// Whether an activity is something that happened, and not only what is known of others.
+constexpr bool is_event(ActivityKind kind) { return kind < ActivityKind::kExternal; }
+
 constexpr uint32_t kNoStream = UINT32_MAX;
+constexpr uint32_t kNoEvent = UINT32_MAX;
 
-// One thing that happened. Which fields mean something depends on the kind.
-struct GpuActivity {
-  ActivityKind kind = ActivityKind::kKernel;
-  std::string_view name;  // as it is shown; the source's own, until the source is started again
-  uint64_t start = 0;     // in the clock that the source was started with
+// What is known of one thing that happened, without its name: plain bytes, which a log can hold. Which fields mean something
+// depends on the kind; those of few kinds come last, and what nobody has set is 0, so that a log may leave out the end.
+struct ActivityFacts {
+  uint64_t start = 0;  // in the clock that the source was started with
   uint64_t end = 0;
-  uint32_t correlation = 0;  // the same for a call and for the work that it launched
   uint64_t external_id = 0;
-
-  // Work on a device and waits.
-  uint32_t device = 0;
-  uint32_t context = 0;
-  uint32_t stream = kNoStream;
-  uint64_t graph_node = 0;  // 0: not launched by a graph
-  uint32_t graph = 0;
-  uint32_t channel = 0;
-  int32_t channel_type = 0;
+  ActivityKind kind = ActivityKind::kKernel;
+  uint32_t correlation = 0;  // the same for a call and for the work that it launched
 
   // Calls.
   uint32_t process = 0;
   uint32_t thread = 0;  // of the operating system
   uint32_t cbid = 0;    // CUPTI's number of the function
 
-  uint64_t bytes = 0;  // of copies and sets
+  // Work on a device, waits and events.
+  uint32_t device = 0;
+  uint32_t context = 0;
+  uint32_t stream = 0;
+  uint32_t event = 0;  // of kEventRecord and of waits for one; kNoEvent: another wait
+  uint32_t channel = 0;
+  int32_t channel_type = 0;
+  uint32_t graph = 0;
+  uint64_t graph_node = 0;  // 0: not launched by a graph
+  uint64_t bytes = 0;       // of copies and sets
 
   // Kernels.
   std::array<int32_t, 3> grid{};
@@ -57,12 +62,15 @@ struct GpuActivity {
   int32_t shared_memory = 0;  // static and dynamic, bytes per block
   uint32_t registers = 0;     // per thread
   int32_t priority = 0;
-  uint64_t queued = 0;
   float blocks_per_sm = 0;  // these three are estimates from the device's properties; negative: not known
   float warps_per_sm = 0;
-  float occupancy = -1;  // percent
+  float occupancy = 0;  // percent
+  uint64_t queued = 0;
+};
+static_assert(sizeof(ActivityFacts) == 144, "without gaps, whose bytes would mean nothing");
 
-  uint64_t event = 0;  // of waits for an event
+struct GpuActivity : ActivityFacts {
+  std::string_view name;  // as it is shown; the source's own, until the source is started again
 };
 
 // Takes activities one by one, in the order in which CUPTI delivers them, which is not that of time.
@@ -109,8 +117,8 @@ class ActivitySource {
   // for drain().
   virtual std::string stop() noexcept = 0;
 
-  // [one thread at a time] Hands on what is complete so far; after stop(), all there is. An exception of the sink passes
-  // through, and what was in that buffer is lost.
+  // [one thread at a time, besides push() and pop()] Hands on what is complete so far; after stop(), all there is. An
+  // exception of the sink passes through, and what was in that buffer is lost.
   virtual void drain(ActivitySink& sink) = 0;
 
   // Records that are missing since start(), by reason; final after the drain() that follows stop().
@@ -139,7 +147,7 @@ struct Plugin {
 };
 
 // Raised with every change of the structs and classes above.
-constexpr uint32_t kPluginVersion = 1;
+constexpr uint32_t kPluginVersion = 2;
 constexpr const char* kPluginLibrary = "libomni_cuda.so";
 constexpr const char* kPluginEntry = "omni_cuda_plugin";
 using PluginEntry = const Plugin* (*)();

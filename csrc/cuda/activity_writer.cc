@@ -14,6 +14,8 @@ namespace {
 // Where Kineto puts these: tracks of waits behind all streams, devices behind all processes.
 constexpr int64_t kWaitTracks = 1000000;
 constexpr int64_t kContextWaits = 999999;
+// The first lane of annotations that are not on the stream's own track.
+constexpr int kAnnotationLanes = 100;
 constexpr int64_t kDeviceSortIndex = 0x1000000;
 constexpr int64_t kOverheadProcess = -1;
 constexpr int64_t kOverheadSortIndex = 0x1100000;
@@ -59,6 +61,8 @@ std::string_view category(ActivityKind kind) {
       return "cuda_driver";
     case ActivityKind::kSync:
       return "cuda_sync";
+    case ActivityKind::kEventRecord:
+      return "cuda_event";
     default:
       return "overhead";
   }
@@ -71,19 +75,6 @@ std::string call_args(const GpuActivity& activity, uint64_t external_id, bool in
   if (external_id != 0) member(args, "External id", external_id);
   member(args, "cbid", activity.cbid);
   member(args, inner ? "runtime correlation" : "correlation", activity.correlation);
-  return args;
-}
-
-std::string wait_args(const GpuActivity& activity, int64_t device, uint64_t external_id) {
-  std::string args;
-  if (external_id != 0) member(args, "External id", external_id);
-  key(args, "cuda_sync_kind");
-  append_json_string(args, activity.name);
-  signed_member(args, "device", device);
-  member(args, "context", activity.context);
-  signed_member(args, "stream", activity.stream == kNoStream ? -1 : static_cast<int64_t>(activity.stream));
-  member(args, "correlation", activity.correlation);
-  if (activity.event != 0) member(args, "event id", activity.event);
   return args;
 }
 
@@ -105,7 +96,7 @@ void kernel_args(std::string& args, const GpuActivity& activity) {
 }  // namespace
 
 ActivityWriter::ActivityWriter(TraceWriter* trace, std::function<int64_t(uint64_t)> unix_ns)
-    : trace_(trace), unix_ns_(std::move(unix_ns)), links_(kLinks) {}
+    : trace_(trace), unix_ns_(std::move(unix_ns)), links_(kLinks), event_records_(kEvents) {}
 
 void ActivityWriter::activity(const GpuActivity& activity) {
   switch (activity.kind) {
@@ -125,6 +116,7 @@ void ActivityWriter::flush() {
     return a.start != b.start ? a.start < b.start : a.end > b.end;
   });
   for (const GpuActivity& activity : waiting_) {
+    if (activity.kind == ActivityKind::kEventRecord) recorded(activity);
     if (activity.kind != ActivityKind::kSync && !is_call(activity.kind) &&
         activity.kind != ActivityKind::kOverhead)
       devices_of_contexts_[activity.context] = activity.device;
@@ -142,7 +134,26 @@ ActivityWriter::Link& ActivityWriter::link(uint32_t correlation) {
   return found;
 }
 
+ActivityWriter::EventRecords& ActivityWriter::records_of(const GpuActivity& activity) {
+  EventRecords& found = event_records_[(activity.event ^ activity.context * size_t{40503}) % kEvents];
+  if (found.event != activity.event || found.context != activity.context) {
+    found.context = activity.context;
+    found.event = activity.event;
+    found.recent.clear();
+  }
+  return found;
+}
+
+void ActivityWriter::recorded(const GpuActivity& activity) {
+  auto& recent = records_of(activity).recent;
+  const std::pair record(activity.correlation, activity.stream);
+  recent.insert(std::upper_bound(recent.begin(), recent.end(), record), record);
+  if (recent.size() > kRecentRecords) recent.erase(recent.begin());
+}
+
 void ActivityWriter::write(const GpuActivity& activity) {
+  // Not every driver says when an event was reached.
+  if (activity.kind == ActivityKind::kEventRecord && activity.start == 0) return;
   // CUPTI gives times of 0 to what it has seen only in part.
   if (activity.start == 0 || activity.end < activity.start) {
     ++dropped_["gpu_time"];
@@ -161,6 +172,8 @@ void ActivityWriter::write(const GpuActivity& activity) {
     event.process = kOverheadProcess;
     event.lane = lanes_.place(event.process, event.thread, event.start_ns, event.end_ns);
     if (trace_ != nullptr) trace_->activity(event);
+  } else if (activity.kind == ActivityKind::kSync || activity.kind == ActivityKind::kEventRecord) {
+    write_wait(activity, event);
   } else {
     write_work(activity, event);
   }
@@ -184,36 +197,29 @@ void ActivityWriter::write_call(const GpuActivity& activity, ActivityEvent& even
   join(known);
 }
 
-// Work on a device, and waits for it.
 void ActivityWriter::write_work(const GpuActivity& activity, ActivityEvent& event) {
   Link& known = link(activity.correlation);
-  const auto captured = captured_.find(activity.graph_node);
-  const bool wait = activity.kind == ActivityKind::kSync;
+  const auto captured = activity.graph_node == 0 ? captured_.end() : captured_.find(activity.graph_node);
   event.device = true;
   event.process = activity.device;
   event.thread = activity.stream;
-  std::string args;
-  if (wait) {
-    const auto device = devices_of_contexts_.find(activity.context);
-    event.process = device == devices_of_contexts_.end() ? 0 : device->second;
-    event.thread = activity.stream == kNoStream ? kContextWaits : kWaitTracks + activity.stream;
-    args = wait_args(activity, event.process, known.external_id);
-  } else {
-    args = work_args(activity, event.end_ns - event.start_ns, known.external_id);
-    if (activity.graph_node != 0 && captured != captured_.end())
-      member(args, "Capture external id", captured->second);
-  }
+  std::string args = work_args(activity, event.end_ns - event.start_ns, known.external_id);
+  if (captured != captured_.end()) member(args, "Capture external id", captured->second);
   event.args = args;
-  event.lane = lanes_.place(event.process, event.thread, event.start_ns, event.end_ns);
-  streams_.insert({event.process, event.thread});
+  event.lane = work_lanes_.place(event.process, event.thread, event.start_ns, event.end_ns);
   const int64_t track = track_of(event);
-  if (track != event.thread) streams_.insert({event.process, track});
+  streams_.insert({event.process, track});
   if (trace_ != nullptr) trace_->activity(event);
-  if (wait) return;
   if (on_device_work) {
-    const uint64_t op =
-        activity.graph_node != 0 && captured != captured_.end() ? captured->second : known.external_id;
-    on_device_work(op, activity, event.end_ns - event.start_ns);
+    on_device_work({.name = activity.name,
+                    .launched_by = known.external_id,
+                    .belongs_to = captured != captured_.end() ? captured->second : known.external_id,
+                    .span = {.device = activity.device,
+                             .stream = activity.stream,
+                             .start_ns = event.start_ns,
+                             .end_ns = event.end_ns,
+                             .first_on_track = event.lane == 0,
+                             .last_on_track = event.lane == 0}});
   }
   if (known.worked) return;  // a later node of a graph: an arrow has one end
   known.worked = true;
@@ -221,6 +227,71 @@ void ActivityWriter::write_work(const GpuActivity& activity, ActivityEvent& even
   known.work_thread = track;
   known.work_ns = event.start_ns;
   join(known);
+}
+
+// Waits, and the events that are waited for.
+void ActivityWriter::write_wait(const GpuActivity& activity, ActivityEvent& event) {
+  const auto device = devices_of_contexts_.find(activity.context);
+  event.device = true;
+  event.process = device == devices_of_contexts_.end() ? 0 : device->second;
+  event.thread = activity.stream == kNoStream ? kContextWaits : kWaitTracks + activity.stream;
+  if (activity.kind == ActivityKind::kEventRecord)
+    event.end_ns = event.start_ns + 1;  // so that it can be seen
+  const std::string args = wait_args(activity, event.process, link(activity.correlation).external_id);
+  event.args = args;
+  event.lane = lanes_.place(event.process, event.thread, event.start_ns, event.end_ns);
+  streams_.insert({event.process, track_of(event)});
+  if (trace_ != nullptr) trace_->activity(event);
+}
+
+std::string ActivityWriter::wait_args(const GpuActivity& activity, int64_t device, uint64_t external_id) {
+  std::string args;
+  if (external_id != 0) member(args, "External id", external_id);
+  if (activity.kind == ActivityKind::kEventRecord) {
+    member(args, "event_id", activity.event);
+  } else {
+    key(args, "cuda_sync_kind");
+    append_json_string(args, activity.name);
+    if (activity.event != kNoEvent) {
+      // The last record of the event before the wait.
+      const auto& recent = records_of(activity).recent;
+      const auto after =
+          std::upper_bound(recent.begin(), recent.end(), std::pair(activity.correlation, UINT32_MAX));
+      const bool known = after != recent.begin();
+      signed_member(args, "wait_on_stream", known ? int64_t{std::prev(after)->second} : -1);
+      signed_member(args, "wait_on_cuda_event_record_corr_id", known ? int64_t{std::prev(after)->first} : -1);
+      member(args, "wait_on_cuda_event_id", activity.event);
+    }
+  }
+  signed_member(args, "stream", activity.stream == kNoStream ? -1 : int64_t{activity.stream});
+  member(args, "correlation", activity.correlation);
+  signed_member(args, "device", device);
+  member(args, "context", activity.context);
+  return args;
+}
+
+void ActivityWriter::annotation(std::string_view name, uint64_t external_id, const StreamSpan& span) {
+  ++events_;
+  ActivityEvent event;
+  event.category = "gpu_user_annotation";
+  event.name = name;
+  event.start_ns = span.start_ns;
+  event.end_ns = span.end_ns;
+  event.process = span.device;
+  event.thread = span.stream;
+  event.device = true;
+  std::string args;
+  member(args, "External id", external_id);
+  event.args = args;
+  event.lane = kAnnotationLanes;
+  if (span.first_on_track && span.last_on_track)
+    event.lane = annotation_lanes_.place(event.process, event.thread, event.start_ns, event.end_ns);
+  if (event.lane > 0) {
+    event.lane =
+        kAnnotationLanes + crossing_lanes_.place(event.process, event.thread, event.start_ns, event.end_ns);
+  }
+  streams_.insert({event.process, track_of(event)});
+  if (trace_ != nullptr) trace_->activity(event);
 }
 
 void ActivityWriter::join(Link& link) {
@@ -280,8 +351,12 @@ void ActivityWriter::finish() {
     } else {
       name = "stream " + std::to_string(own);
     }
-    if (lane > 0) name += " overlap " + std::to_string(lane);
-    trace_->track_name(device, track, name, own * 100 + lane);
+    if (lane >= kAnnotationLanes) {
+      name += " annotations " + std::to_string(lane - kAnnotationLanes + 1);
+    } else if (lane > 0) {
+      name += " overlap " + std::to_string(lane);
+    }
+    trace_->track_name(device, track, name, own * 200 + lane);
   }
   if (overhead_) {
     trace_->process_name(kOverheadProcess, "Overhead", "profiling", kOverheadSortIndex);

@@ -3,6 +3,8 @@
 
 #include <c10/util/ApproximateClock.h>
 
+#include <chrono>
+#include <exception>
 #include <utility>
 
 #include "status.h"
@@ -10,47 +12,71 @@
 namespace omni::cuda {
 namespace {
 
+constexpr std::chrono::milliseconds kPeriod(100);
+
 uint64_t counter() { return c10::getApproximateTime(); }
 
 }  // namespace
 
-GpuCollection::GpuCollection(ActivitySource& source) : source_(source) {
+GpuCollection::GpuCollection(ActivitySource& source) : source_(source), devices_(source.devices()) {
   if (const std::string error = source.start(&counter); !error.empty())
     throw Error(OMNI_FAILED_PRECONDITION, "activities: CUDA: " + error);
-  running_ = true;
+  collecting_ = true;
 }
 
-GpuCollection::~GpuCollection() {
-  if (running_) source_.stop();
+GpuCollection::~GpuCollection() { stop(); }
+
+void GpuCollection::feed(std::unique_ptr<ActivityLog> log) {
+  log_ = std::move(log);
+  thread_ = std::thread([this] { run(); });
+}
+
+void GpuCollection::catch_up() {
+  std::unique_lock lock(mutex_);
+  const uint64_t ticket = ++wanted_;
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return done_ >= ticket; });
 }
 
 void GpuCollection::stop() {
-  if (std::exchange(running_, false)) error_ = source_.stop();
+  if (!std::exchange(collecting_, false)) return;
+  source_.stop();  // what goes wrong here says that devices are in a bad state, which the next op says too
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
 }
 
-void GpuCollection::attach(TraceWriter* trace, std::function<int64_t(uint64_t)> unix_ns, DeviceWork work) {
-  writer_ = std::make_unique<ActivityWriter>(trace, std::move(unix_ns));
-  writer_->on_device_work = std::move(work);
+void GpuCollection::run() {
+  std::unique_lock lock(mutex_);
+  for (bool last = false; !last;) {
+    changed_.wait_for(lock, kPeriod, [this] { return stopping_ || wanted_ > done_; });
+    last = stopping_;
+    const uint64_t answered = wanted_;
+    lock.unlock();
+    drain();
+    lock.lock();
+    done_ = answered;
+    changed_.notify_all();
+  }
 }
 
 void GpuCollection::drain() {
-  source_.drain(*writer_);
-  writer_->flush();
-}
-
-void GpuCollection::finish() {
-  drain();
-  writer_->finish();
-}
-
-int64_t GpuCollection::events() const { return writer_ == nullptr ? 0 : writer_->events(); }
-
-std::map<std::string, int64_t> GpuCollection::dropped() const {
-  std::map<std::string, int64_t> all = source_.dropped();
-  if (writer_ != nullptr) {
-    for (const auto& [reason, count] : writer_->dropped()) all[reason] += count;
+  try {
+    source_.drain(*log_);
+    std::map<std::string, int64_t> lost = source_.dropped();
+    std::map<std::string, int64_t> fresh;
+    for (const auto& [reason, count] : lost) {
+      if (const int64_t more = count - told_[reason]; more > 0) fresh[reason] = more;
+    }
+    told_ = std::move(lost);
+    log_->drained(fresh);
+  } catch (const std::exception&) {
+    // Out of memory: what this brought is lost, and the model goes on.
   }
-  return all;
 }
 
 }  // namespace omni::cuda

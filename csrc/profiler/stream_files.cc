@@ -6,23 +6,18 @@
 
 namespace omni::stream {
 
-Files::Files(const RecorderConfig& config, int64_t start_ns, cuda::GpuCollection* gpu)
-    : config_(config), start_ns_(start_ns), gpu_(gpu), files_(config) {
+Files::Files(const RecorderConfig& config, int64_t start_ns,
+             const std::vector<cuda::DeviceProperties>& devices)
+    : config_(config), start_ns_(start_ns), files_(config) {
   if (config.trace_path.empty()) return;
   nlohmann::json environment = trace_environment();
-  if (gpu != nullptr) environment["deviceProperties"] = cuda::device_properties_json(gpu->source().devices());
+  environment["deviceProperties"] = cuda::device_properties_json(devices);
   trace_.emplace(config, start_ns, environment);
 }
 
 void Files::open(Session& session) {
   session_ = &session;
   reader_.emplace(config_, session, trace_ ? &*trace_ : nullptr, table_);
-  if (gpu_ == nullptr) return;
-  gpu_->attach(
-      trace_ ? &*trace_ : nullptr, [this](uint64_t counter) { return reader_->unix_ns(counter); },
-      [this](uint64_t external_id, const cuda::GpuActivity& activity, int64_t duration_ns) {
-        reader_->device_work(external_id, activity.name, duration_ns);
-      });
 }
 
 void Files::begin_window(int64_t from_ns) {
@@ -32,25 +27,21 @@ void Files::begin_window(int64_t from_ns) {
 
 void Files::read(const Filled& filled) {
   reader_->read(filled);
-  // Work comes after the ops that launched it, and a chunk of ops launches less than the collector has room for.
-  if (gpu_ != nullptr) gpu_->drain();
   publish();
 }
 
 void Files::flush() {
-  if (gpu_ != nullptr) gpu_->drain();
   if (trace_) trace_->flush();
   publish();
 }
 
 nlohmann::json Files::finish(const End& end) {
   reader_->finish(end.counter);
-  if (gpu_ != nullptr) gpu_->finish();
   const int64_t end_ns = reader_->unix_ns(end.counter);
-  files_.events = reader_->events() + (gpu_ == nullptr ? 0 : gpu_->events());
+  files_.events = reader_->events();
   files_.steps = end.steps < 0 ? reader_->steps() : end.steps;
   files_.dropped = drops_of(*session_);
-  if (gpu_ != nullptr) files_.dropped.merge(gpu_->dropped());
+  files_.dropped.merge(reader_->gpu_dropped());
   if (reader_->unmatched() > 0) files_.dropped["unmatched"] = reader_->unmatched();
   files_.full = session_->budget().full();
   files_.wall_ns = std::max<int64_t>(end_ns - start_ns_, 0);
@@ -65,7 +56,7 @@ nlohmann::json Files::finish(const End& end) {
 }
 
 void Files::publish() {
-  events_.store(reader_->events() + (gpu_ == nullptr ? 0 : gpu_->events()), std::memory_order_relaxed);
+  events_.store(reader_->events(), std::memory_order_relaxed);
   if (trace_) trace_bytes_.store(trace_->file().bytes_out(), std::memory_order_relaxed);
 }
 

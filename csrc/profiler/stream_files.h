@@ -8,8 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "cuda/gpu_collection.h"
+#include "cuda/activity.h"
 #include "profiler/recorder.h"
 #include "profiler/report.h"
 #include "profiler/stream_log.h"
@@ -23,8 +24,8 @@ namespace omni::stream {
 // any thread.
 class Files {
  public:
-  // Creates the trace, if config wants one. start_ns: when recording began. gpu: what a GPU does; may be null.
-  Files(const RecorderConfig& config, int64_t start_ns, cuda::GpuCollection* gpu = nullptr);
+  // Creates the trace, if config wants one. start_ns: when recording began. devices: the GPUs that are recorded.
+  Files(const RecorderConfig& config, int64_t start_ns, const std::vector<cuda::DeviceProperties>& devices);
 
   // Before all that follows.
   void open(Session& session);
@@ -56,7 +57,6 @@ class Files {
 
   const RecorderConfig& config_;
   int64_t start_ns_;
-  cuda::GpuCollection* gpu_;
   Session* session_ = nullptr;
   std::optional<TraceWriter> trace_;
   TableBuilder table_;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "profiler/stream_activities.h"
 #include "profiler/stream_encoder.h"
 
 namespace omni::stream {
@@ -290,6 +291,16 @@ uint32_t ThreadLog::name_id(const char* text) {
   return cached.id;
 }
 
+uint32_t ThreadLog::lasting_name_id(std::string_view text) {
+  const auto address = reinterpret_cast<uintptr_t>(text.data());
+  CachedName& cached = names_[(address ^ (address >> 10)) % names_.size()];
+  if (cached.key == text.data() && std::string_view(cached.text, cached.size) == text) return cached.id;
+  cached.size = text.size();
+  cached.id = session_->names_->intern(text.data(), text.size(), &cached.text);
+  cached.key = text.data();
+  return cached.id;
+}
+
 void ThreadLog::op_begin(const at::RecordFunction& fn, bool inputs) {
   if (depth_ < recorded_.size()) {
     recorded_[depth_] = begin(Kind::kOpBegin, fn, inputs, 0);
@@ -334,6 +345,22 @@ void ThreadLog::step_end() {
 
 void ThreadLog::memory(const Memory& memory) {
   if (admit() && append(Kind::kMemory, 0, &memory, sizeof memory, false)) count_event();
+}
+
+void ThreadLog::activity(const cuda::GpuActivity& activity) {
+  const bool event = cuda::is_event(activity.kind);
+  if (event && !admit()) return;
+  const uint32_t name = lasting_name_id(activity.name);
+  if (append_at(activity.start, Kind::kActivity, name, activity_payload(activity), activity_bytes(activity),
+                false) &&
+      event)
+    count_event();
+}
+
+void ThreadLog::activities_end(const std::map<std::string, int64_t>& lost) {
+  for (const auto& [reason, count] : lost)
+    append(Kind::kLost, name_id(reason.c_str()), &count, sizeof count, false);
+  append(Kind::kActivitiesEnd, 0, nullptr, 0, false);
 }
 
 bool ThreadLog::begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint64_t serial) {
@@ -390,8 +417,12 @@ bool ThreadLog::try_begin(Kind kind, const at::RecordFunction& fn, uint32_t name
 }
 
 bool ThreadLog::append(Kind kind, uint32_t id, const void* payload, size_t payload_size, bool reserved) {
+  return append_at(c10::getApproximateTime(), kind, id, payload, payload_size, reserved);
+}
+
+bool ThreadLog::append_at(uint64_t time, Kind kind, uint32_t id, const void* payload, size_t payload_size,
+                          bool reserved) {
   const size_t size = sizeof(Header) + payload_size;
-  const uint64_t time = c10::getApproximateTime();
   const size_t kept = reserved ? 0 : reserved_ + kStepEndBytes;
   if (used_ + size + kept > kChunkBytes) {
     if (!Hub::get().exchange(*this)) return false;

@@ -20,9 +20,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -195,6 +197,9 @@ class ThreadLog {
   void step_begin(int64_t number);
   void step_end();
   void memory(const Memory& memory);
+  // What a GPU did, reported by the thread that asks it. One of them at least is followed by activities_end().
+  void activity(const cuda::GpuActivity& activity);
+  void activities_end(const std::map<std::string, int64_t>& lost);
 
   uint32_t id() const { return id_; }
   uint64_t generation() const { return generation_; }
@@ -215,12 +220,16 @@ class ThreadLog {
   static ThreadLog* join_current();
   void restart();
   uint32_t name_id(const char* text);
+  // Of a text that lies where it is as long as the session lasts.
+  uint32_t lasting_name_id(std::string_view text);
   bool begin(Kind kind, const at::RecordFunction& fn, bool inputs, uint64_t serial);
   // Writes a begin record into the chunk if it fits above the reserve.
   bool try_begin(Kind kind, const at::RecordFunction& fn, uint32_t name, bool inputs, uint64_t serial,
                  uint64_t time);
-  // Writes any other record; reserved: into the room that its begin has kept. False if there is no room.
+  // Writes any other record, of now; reserved: into the room that its begin has kept. False if there is no room.
   bool append(Kind kind, uint32_t id, const void* payload, size_t payload_size, bool reserved);
+  bool append_at(uint64_t time, Kind kind, uint32_t id, const void* payload, size_t payload_size,
+                 bool reserved);
   // Whether the session takes one more event.
   bool admit() { return session_->budget_.admit(); }
   void count_event();

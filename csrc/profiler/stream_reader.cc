@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "profiler/call_sites.h"
+#include "profiler/stream_activities.h"
 #include "profiler/stream_inputs.h"
 
 namespace omni::stream {
@@ -22,7 +23,17 @@ T take(const std::byte*& at) {
 }  // namespace
 
 Reader::Reader(const RecorderConfig& config, Session& session, TraceWriter* trace, TableBuilder& table)
-    : config_(config), session_(session), trace_(trace), table_(table) {}
+    : config_(config),
+      session_(session),
+      trace_(trace),
+      table_(table),
+      gpu_(trace, [this](uint64_t counter) { return clock_.unix_ns(counter); }),
+      annotations_([this](std::string_view name, uint64_t external_id, const cuda::StreamSpan& span) {
+        gpu_.annotation(name, external_id, span);
+        table_.device_work(0, name, /*annotation=*/true, span.end_ns - span.start_ns);
+      }) {
+  gpu_.on_device_work = [this](const cuda::ActivityWriter::DeviceWork& work) { device_work(work); };
+}
 
 void Reader::begin_window(int64_t from_ns) { window_ns_ = from_ns; }
 
@@ -38,6 +49,10 @@ void Reader::read(const Filled& filled) {
     std::memcpy(&header, at, sizeof header);
     const std::byte* payload = at + sizeof header;
     at += size_t{header.words} * 8;
+    if (header.kind >= Kind::kActivity) {
+      gpu_record(header, payload);
+      continue;
+    }
     if (!thread.in_window && clock_.unix_ns(header.time) >= window_ns_) enter_window(thread, filled.log);
     switch (header.kind) {
       case Kind::kOpBegin:
@@ -56,6 +71,10 @@ void Reader::read(const Filled& filled) {
         break;
       case Kind::kMemory:
         memory(thread, filled.log, header, payload);
+        break;
+      case Kind::kActivity:
+      case Kind::kActivitiesEnd:
+      case Kind::kLost:
         break;
     }
   }
@@ -76,6 +95,15 @@ void Reader::finish(uint64_t end_counter) {
     }
   }
   if (window_ns_ == INT64_MIN) unmatched_ += static_cast<int64_t>(early_ends_.size());
+  gpu_.flush();
+  annotations_.finish();
+  gpu_.finish();
+}
+
+std::map<std::string, int64_t> Reader::gpu_dropped() const {
+  std::map<std::string, int64_t> all = gpu_lost_;
+  for (const auto& [reason, count] : gpu_.dropped()) all[reason] += count;
+  return all;
 }
 
 void Reader::enter_window(Thread& thread, uint32_t log) {
@@ -127,10 +155,14 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
     if (config_.with_flops && op.has_flops) frame.flops = estimate_flops(op.text, decode_inputs(payload));
   }
   frame.module = kNoModule;
+  frame.annotation_id = cuda::AnnotationSpans::kNone;
   if (thread.depth > 0) {
     const Frame& outer = thread.frames[thread.depth - 1];
     frame.module = outer.kind == Kind::kScopeBegin && outer.annotation ? outer.name : outer.module;
+    frame.annotation_id = outer.annotation_id;
   }
+  if (frame.annotation && thread.in_window && !frame.refused)
+    frame.annotation_id = annotations_.begin(frame_name(frame), frame.external_id, frame.annotation_id);
   frame.stack.clear();
   if (config_.with_stack && header.kind == Kind::kScopeBegin && frame.annotation) set_stack(thread, frame);
   const size_t row = row_of(frame);
@@ -140,8 +172,10 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   if (told) {
     size_t outer = thread.depth;
     while (outer > 0 && thread.frames[outer - 1].kind != Kind::kOpBegin) --outer;
-    launcher(frame.external_id) = {frame.external_id, outer == 0 ? 0 : thread.frames[outer - 1].external_id,
-                                   frame.in_table ? row : TableBuilder::kNoRow};
+    Launcher& op = launcher(frame.external_id);
+    op = {frame.external_id, outer == 0 ? 0 : thread.frames[outer - 1].external_id,
+          frame.in_table ? row : TableBuilder::kNoRow, frame.annotation_id};
+    if (!launched_.empty()) launcher_came(op);
   }
   ++thread.depth;
   if (header.kind != Kind::kScopeBegin || early_ends_.empty()) return;
@@ -263,15 +297,65 @@ Reader::Launcher& Reader::launcher(uint64_t external_id) {
   return launchers_[(external_id ^ (external_id >> 40) * 40503) % kLaunchers];
 }
 
-void Reader::device_work(uint64_t external_id, std::string_view name, int64_t duration_ns) {
-  std::vector<size_t> rows;
-  for (uint64_t id = external_id; id != 0;) {
-    const Launcher& op = launcher(id);
-    if (op.external_id != id) break;  // another one has its place
-    if (op.row != TableBuilder::kNoRow) rows.push_back(op.row);
-    id = op.caller;
+void Reader::gpu_record(const Header& header, const std::byte* payload) {
+  if (header.kind == Kind::kActivitiesEnd) return gpu_.flush();
+  if (header.kind == Kind::kLost) {
+    if (clock_.unix_ns(header.time) >= window_ns_) gpu_lost_[name(header.id).text] += take<int64_t>(payload);
+    return;
   }
-  table_.device_work(name, rows, duration_ns);
+  cuda::GpuActivity activity;
+  static_cast<cuda::ActivityFacts&>(activity) =
+      activity_facts(header.time, payload, size_t{header.words} * 8 - sizeof header);
+  if (cuda::is_event(activity.kind)) {
+    if (activity.end != 0 && clock_.unix_ns(activity.end) < window_ns_) return;
+    if (refuse()) return;
+  }
+  activity.name = name(header.id).text;
+  gpu_.activity(activity);
+}
+
+void Reader::device_work(const cuda::ActivityWriter::DeviceWork& work) {
+  const int64_t duration_ns = work.span.end_ns - work.span.start_ns;
+  table_.device_work(work.name, duration_ns);
+  const auto known = [this](uint64_t id) { return launcher(id).external_id == id; };
+  // An op that comes no more, since it found no room, must not be waited for for ever.
+  const auto wait_for = [this](uint64_t id) -> Launched* {
+    return launched_.size() < kLaunchers || launched_.contains(id) ? &launched_[id] : nullptr;
+  };
+  if (work.belongs_to != 0) {
+    if (known(work.belongs_to)) {
+      belongs_to(launcher(work.belongs_to), duration_ns);
+    } else if (Launched* const op = wait_for(work.belongs_to)) {
+      op->device_ns += duration_ns;
+    }
+  }
+  if (work.launched_by != 0) {
+    if (known(work.launched_by)) {
+      annotations_.work(launcher(work.launched_by).annotation, work.span);
+    } else if (Launched* const op = wait_for(work.launched_by)) {
+      op->spans.add(work.span);
+    }
+  }
+}
+
+void Reader::belongs_to(const Launcher& op, int64_t device_ns) {
+  std::vector<size_t> rows;
+  if (op.row != TableBuilder::kNoRow) rows.push_back(op.row);
+  for (uint64_t id = op.caller; id != 0;) {
+    const Launcher& caller = launcher(id);
+    if (caller.external_id != id) break;  // another one has its place
+    if (caller.row != TableBuilder::kNoRow) rows.push_back(caller.row);
+    id = caller.caller;
+  }
+  table_.launched(rows, device_ns);
+}
+
+void Reader::launcher_came(const Launcher& op) {
+  const auto found = launched_.find(op.external_id);
+  if (found == launched_.end()) return;
+  belongs_to(op, found->second.device_ns);
+  for (const cuda::StreamSpan& span : found->second.spans.list()) annotations_.work(op.annotation, span);
+  launched_.erase(found);
 }
 
 size_t Reader::row_of(const Frame& frame) {

@@ -2,13 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "cuda/activity_writer.h"
+#include "cuda/annotation_spans.h"
 #include "profiler/recorder.h"
 #include "profiler/stream_clock.h"
 #include "profiler/stream_log.h"
@@ -32,15 +36,14 @@ class Reader {
   // Takes the records of one thread, which follow those it was given before.
   void read(const Filled& filled);
 
-  // Adds work of a GPU to the table: to its own row, and to the ops in which it was launched. external_id: of the
-  // innermost one, 0 if it is not known.
-  void device_work(uint64_t external_id, std::string_view name, int64_t duration_ns);
-
   // Ends what is still open at the given time.
   void finish(uint64_t end_counter);
 
   int64_t unix_ns(uint64_t counter) const { return clock_.unix_ns(counter); }
-  int64_t events() const { return events_; }
+  // What is in the trace: events of the host, activities of GPUs and the spans of annotations there.
+  int64_t events() const { return events_ + gpu_.events(); }
+  // What the collector of GPU activity has lost, and what of it could not be written, by reason.
+  std::map<std::string, int64_t> gpu_dropped() const;
   int64_t steps() const { return steps_; }
   // Ends without a beginning, because that was dropped or lies before the session.
   int64_t unmatched() const { return unmatched_; }
@@ -71,6 +74,7 @@ class Reader {
     uint64_t forward_thread = 0;
     uint64_t flops = 0;
     uint32_t module = kNoModule;  // the innermost scope around it
+    uint64_t annotation_id = 0;   // in annotations_: its own, or that of the innermost around it
     std::string inputs;           // JSON text
     std::string stack;            // of an annotation: its call site and those around it
   };
@@ -79,10 +83,16 @@ class Reader {
   // An op that a GPU was told of, for work that comes later.
   struct Launcher {
     uint64_t external_id = 0;
-    uint64_t caller = 0;  // external id of the op around it; 0: none
-    size_t row = 0;       // in the table; kNoRow: it is not there
+    uint64_t caller = 0;      // external id of the op around it; 0: none
+    size_t row = 0;           // in the table; kNoRow: it is not there
+    uint64_t annotation = 0;  // the innermost around it
   };
   static constexpr size_t kLaunchers = size_t{1} << 16;  // the last ones
+  // What GPUs did for an op whose record has not come yet: its thread fills a chunk before it hands that over.
+  struct Launched {
+    int64_t device_ns = 0;
+    cuda::StreamSpans spans;
+  };
 
   // The state of one thread's log. Frames beyond depth are kept for their strings' memory.
   struct Thread {
@@ -105,6 +115,13 @@ class Reader {
   void cut_step(Thread& thread, uint32_t log, size_t frame, int64_t end_ns);
   void end_scope(uint32_t log, uint64_t serial, int64_t end_ns, bool same_thread);
   void memory(Thread& thread, uint32_t log, const Header& header, const std::byte* payload);
+  void gpu_record(const Header& header, const std::byte* payload);
+  // Adds work of a GPU to the table, to its own row and to those of the ops in which it was launched, and to the
+  // annotations around these.
+  void device_work(const cuda::ActivityWriter::DeviceWork& work);
+  void belongs_to(const Launcher& op, int64_t device_ns);
+  // An op that was told to the GPU has come.
+  void launcher_came(const Launcher& op);
   // Writes the event of frame and takes it from the stack.
   void close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, bool async);
   // Of the thread's frames from this one on, those that the table has.
@@ -124,13 +141,17 @@ class Reader {
   Clock clock_;
   int64_t window_ns_ = INT64_MIN;
   bool trace_full_ = false;
-  std::vector<Name> names_;
+  std::deque<Name> names_;  // whose texts stay where they are
   std::unordered_map<uint32_t, Thread> threads_;
   // Ends that came before their beginning: of a scope that ended on another thread, whose records were sooner here.
   std::map<std::pair<uint32_t, uint64_t>, int64_t> early_ends_;
   std::string step_name_;
   uint64_t next_id_ = 1;
-  std::vector<Launcher> launchers_;  // empty while there is no GPU
+  std::vector<Launcher> launchers_;                  // empty while there is no GPU
+  std::unordered_map<uint64_t, Launched> launched_;  // by the op's external id
+  cuda::ActivityWriter gpu_;
+  cuda::AnnotationSpans annotations_;
+  std::map<std::string, int64_t> gpu_lost_;
   int64_t events_ = 0;
   int64_t steps_ = 0;
   int64_t unmatched_ = 0;

@@ -18,7 +18,10 @@ enum class Kind : uint8_t {
   kScopeEnd,   // id: log in which it began. Payload: serial.
   kStepBegin,  // Payload: number.
   kStepEnd,
-  kMemory,  // Payload: Memory.
+  kMemory,         // Payload: Memory.
+  kActivity,       // of a GPU. id: name. Payload: see stream_activities.h.
+  kActivitiesEnd,  // so far they are complete
+  kLost,           // records that a GPU's collector has lost. id: reason. Payload: how many, 64 bits.
 };
 
 enum Flags : uint8_t {

@@ -11,12 +11,16 @@
 #include <cmath>
 #include <ctime>
 #include <exception>
+#include <map>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "cuda/gpu_collection.h"
 #include "profiler/op_cost.h"
+#include "profiler/stream_activities.h"
 #include "profiler/stream_clock.h"
 #include "profiler/stream_cost.h"
 #include "profiler/stream_files.h"
@@ -91,12 +95,13 @@ class MemoryObserver final : public impl::ProfilerStateBase {
 class Dump final : public Recorder {
  public:
   // ring_start_ns: when the ring began to record. cost_ns: of an event.
-  Dump(RecorderConfig dump_config, double ring_seconds, int64_t ring_start_ns, double cost_ns)
+  Dump(RecorderConfig dump_config, double ring_seconds, int64_t ring_start_ns, double cost_ns,
+       const std::vector<cuda::DeviceProperties>& devices)
       : Recorder(std::move(dump_config), Stopped{}),
         cost_ns_(cost_ns),
         end_counter_(c10::getApproximateTime()),
         from_ns_(std::max(ring_start_ns, c10::getTime() - static_cast<int64_t>(ring_seconds * 1e9))),
-        files_(config(), from_ns_) {
+        files_(config(), from_ns_, devices) {
     // Last, because it is what a failure would waste.
     session_ = Hub::get().snapshot();
   }
@@ -147,13 +152,14 @@ class StreamRecorder final : public Recorder {
         inputs_(config().record_shapes || config().with_flops),
         dispatch_ns_(dispatch_ns(inputs_)),
         start_ns_(c10::getTime()),
-        files_(config(), start_ns_, gpu_.get()) {
+        files_(config(), start_ns_, devices()) {
     const RecorderConfig& c = config();
     const double ring_ticks = c.ring_seconds * 1e9 / stream::ns_per_tick();
     session_ = Hub::get().open(
         {.max_events = c.max_events, .ring_ticks = static_cast<uint64_t>(std::ceil(ring_ticks)), .gpu = gpu});
     try {
       files_.open(*session_);
+      if (gpu_ != nullptr) gpu_->feed(stream::activity_log());
       if (!session_->ring()) writer_ = std::thread([this] { write(); });
     } catch (...) {
       Hub::get().close();
@@ -175,8 +181,10 @@ class StreamRecorder final : public Recorder {
 
   RecorderStatus status() const override {
     const stream::Session::Tally tally = Hub::get().tally(*session_);
+    std::map<std::string, int64_t> dropped = stream::drops_of(*session_);
+    if (gpu_ != nullptr) dropped.merge(gpu_->dropped());
     return {.events = tally.events - session_->budget().withdrawn(),
-            .dropped = stream::drops_of(*session_),
+            .dropped = std::move(dropped),
             .trace_bytes = files_.trace_bytes(),
             .overhead_ns = tally.costs.nanoseconds(dispatch_ns_),
             .full = session_->budget().full()};
@@ -218,7 +226,14 @@ class StreamRecorder final : public Recorder {
   }
 
   std::unique_ptr<Recorder> on_dump(RecorderConfig dump_config) override {
-    return std::make_unique<Dump>(std::move(dump_config), config().ring_seconds, start_ns_, cost_ns());
+    if (gpu_ != nullptr) gpu_->catch_up();
+    return std::make_unique<Dump>(std::move(dump_config), config().ring_seconds, start_ns_, cost_ns(),
+                                  devices());
+  }
+
+  // The GPUs that are recorded.
+  std::vector<cuda::DeviceProperties> devices() const {
+    return gpu_ == nullptr ? std::vector<cuda::DeviceProperties>() : gpu_->devices();
   }
 
   // Of an event, on average.
@@ -296,9 +311,8 @@ class StreamRecorder final : public Recorder {
 }  // namespace
 
 std::unique_ptr<Recorder> start_stream_recorder(RecorderConfig config) {
-  // A ring holds what the host did.
-  const bool gpu = config.cuda && config.ring_seconds == 0;
-  cuda::ActivitySource* const source = gpu ? require_cuda_plugin("activities: CUDA").activities : nullptr;
+  cuda::ActivitySource* const source =
+      config.cuda ? require_cuda_plugin("activities: CUDA").activities : nullptr;
   return start_stream_recorder(std::move(config), source);
 }
 

@@ -10,6 +10,12 @@ namespace {
 constexpr std::string_view kStepPrefix = "ProfilerStep#";
 constexpr std::string_view kStepRow = "ProfilerStep*";
 
+void add_device_work(TableRow& row, int64_t duration_ns) {
+  ++row.calls;
+  row.device_total_ns += duration_ns;
+  row.device_self_ns += duration_ns;
+}
+
 }  // namespace
 
 bool is_utility_op(std::string_view name) {
@@ -91,20 +97,16 @@ void TableBuilder::async_op(std::string_view name, int64_t duration_ns) {
 }
 
 void TableBuilder::device_work(int64_t thread, std::string_view name, bool annotation, int64_t duration_ns) {
-  TableRow& target = rows_[row(name, annotation, true)];
-  ++target.calls;
-  target.device_total_ns += duration_ns;
-  target.device_self_ns += duration_ns;
+  add_device_work(rows_[row(name, annotation, true)], duration_ns);
   std::vector<Frame>& stack = stacks_[thread];
   if (!stack.empty() && !annotation) stack.back().call.device_ns += duration_ns;
 }
 
-void TableBuilder::device_work(std::string_view name, const std::vector<size_t>& callers,
-                               int64_t duration_ns) {
-  TableRow& target = rows_[row(name, false, true)];
-  ++target.calls;
-  target.device_total_ns += duration_ns;
-  target.device_self_ns += duration_ns;
+void TableBuilder::device_work(std::string_view name, int64_t duration_ns) {
+  add_device_work(rows_[row(name, false, true)], duration_ns);
+}
+
+void TableBuilder::launched(const std::vector<size_t>& callers, int64_t duration_ns) {
   for (size_t i = 0; i < callers.size(); ++i) {
     TableRow& caller = rows_[callers[i]];
     if (i == 0) caller.device_self_ns += duration_ns;

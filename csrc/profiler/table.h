@@ -52,8 +52,10 @@ class TableBuilder {
   // A kernel or copy on a device, launched while the thread's innermost op ran.
   void device_work(int64_t thread, std::string_view name, bool annotation, int64_t duration_ns);
 
-  // The same, reported when the ops have ended: the rows of those that launched it, the innermost first.
-  void device_work(std::string_view name, const std::vector<size_t>& callers, int64_t duration_ns);
+  // The same, reported when the ops have ended: the work itself, and what the ops that launched it have of it. callers: their
+  // rows, the innermost first.
+  void device_work(std::string_view name, int64_t duration_ns);
+  void launched(const std::vector<size_t>& callers, int64_t duration_ns);
 
   // The rows in the order of their first events. Ops that are still open are not in them.
   const std::vector<TableRow>& rows() const { return rows_; }

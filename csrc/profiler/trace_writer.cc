@@ -102,7 +102,7 @@ int Lanes::place(int64_t process, int64_t thread, int64_t start_ns, int64_t end_
     auto& [last_start, ends] = lanes[lane];
     if (start_ns < last_start) continue;
     while (!ends.empty() && ends.back() <= start_ns) ends.pop_back();
-    if (!ends.empty() && ends.back() < end_ns) continue;
+    if (!ends.empty() && (rule_ == kApart || ends.back() < end_ns)) continue;
     last_start = start_ns;
     ends.push_back(end_ns);
     return static_cast<int>(lane);

@@ -73,10 +73,16 @@ struct ActivityEvent {
 // Lane n of a track is the thread number + n * kLaneStride, which no stream or thread has.
 constexpr int64_t kLaneStride = 10000000;
 
-// Puts events that overlap without nesting on further tracks. Events of one track should come in order of their start,
-// longer ones first where starts are equal; one that comes late goes to a lane where nothing began after it.
+// Puts events that overlap, or that overlap without nesting, on further tracks. Events of one track should come in order of
+// their start, longer ones first where starts are equal; one that comes late goes to a lane where nothing began after it.
 class Lanes {
  public:
+  enum Rule {
+    kNested,  // one event may lie inside another
+    kApart,   // no two events at the same time
+  };
+  explicit Lanes(Rule rule = kNested) : rule_(rule) {}
+
   // Returns 0 for the track's own lane, n for its n-th extra one.
   int place(int64_t process, int64_t thread, int64_t start_ns, int64_t end_ns);
 
@@ -85,6 +91,7 @@ class Lanes {
     int64_t last_start = INT64_MIN;
     std::vector<int64_t> ends;  // of the events that are open at the last start
   };
+  Rule rule_;
   std::map<std::pair<int64_t, int64_t>, std::vector<Lane>> tracks_;
 };
 

@@ -79,8 +79,17 @@ def hta(folder, gpu):
         with contextlib.redirect_stdout(io.StringIO()):
             kinds, kernels = analysis.get_gpu_kernel_breakdown(visualize=False)
             temporal = analysis.get_temporal_breakdown(visualize=False)
+            spans = analysis.get_gpu_user_annotation_breakdown(visualize=False, num_kernels=10**6, duration_ratio=1.0)
+            annotated = {rank: analysis.get_gpu_kernels_with_user_annotations(rank) for rank in ranks}
         check(folder, "HTA's temporal breakdown", sorted(temporal["rank"]), [0, 1, 2])
         check(folder, "HTA's kernels", kernels["rank"].nunique(), 3)
+        # HTA looks for a kernel's annotations on the kernel's own track, and takes the innermost.
+        for rank, path in enumerate(sorted(folder.glob("*.pt.trace.json*"))):
+            inside = [e for e in events_of(path) if e.get("cat") == "gpu_user_annotation"]
+            of_rank = spans[spans["rank"] == rank]
+            check(folder, f"HTA's annotations on the GPU of rank {rank}", set(of_rank["name"]), {e["name"] for e in inside})
+            names = set(annotated[rank]["s_user_annotation"]) - {""}
+            check(folder, f"HTA's annotations of kernels of rank {rank}", "thinker.layers.0" in names and "ProfilerStep#1" in names, True)
         if not (temporal["kernel_time(us)"] > 0).all() or not (kinds["sum"] > 0).any():
             faults.append(f"{folder}: HTA sees no time in kernels:\n{temporal}\n{kinds}")
         print(f"  HTA       {sum(ranks.values()):8} events, {len(kernels)} kernels, "

@@ -17,6 +17,7 @@ constexpr CUpti_ActivityKind kKinds[] = {
     CUPTI_ACTIVITY_KIND_MEMSET,
     CUPTI_ACTIVITY_KIND_RUNTIME,
     CUPTI_ACTIVITY_KIND_SYNCHRONIZATION,
+    CUPTI_ACTIVITY_KIND_CUDA_EVENT,  // which stream is waited for
     CUPTI_ACTIVITY_KIND_OVERHEAD,
 };
 
@@ -122,6 +123,7 @@ std::string CuptiCollector::enable() {
     }
   }
   // What follows only makes the trace better: older drivers may lack a function.
+  cuptiActivityEnableCudaEventDeviceTimestamps(1);
   for (const CUpti_CallbackId call : kDriverCalls) cuptiActivityEnableDriverApi(call, 1);
   for (const CUpti_CallbackId call : kNoise) cuptiActivityEnableRuntimeApi(call, 0);
   for (const CUpti_CallbackIdResource id :

@@ -31,6 +31,8 @@ size_t record_size(CUpti_ActivityKind kind) {
       return sizeof(CUpti_ActivityExternalCorrelation);
     case CUPTI_ACTIVITY_KIND_SYNCHRONIZATION:
       return sizeof(CUpti_ActivitySynchronization2);
+    case CUPTI_ACTIVITY_KIND_CUDA_EVENT:
+      return sizeof(CUpti_ActivityCudaEvent2);
     case CUPTI_ACTIVITY_KIND_OVERHEAD:
       return sizeof(CUpti_ActivityOverhead3);
     case CUPTI_ACTIVITY_KIND_GRAPH_TRACE:
@@ -106,15 +108,22 @@ std::string plain_call_name(std::string name) {
   return name;
 }
 
-// The fields that all work on a device has.
+// The fields that nearly everything has.
 template <typename Record>
-GpuActivity device_work(ActivityKind kind, std::string_view name, const Record& record) {
+GpuActivity timed(ActivityKind kind, std::string_view name, const Record& record) {
   GpuActivity activity;
   activity.kind = kind;
   activity.name = name;
   activity.start = record.start;
   activity.end = record.end;
   activity.correlation = record.correlationId;
+  return activity;
+}
+
+// Those that all work on a device has.
+template <typename Record>
+GpuActivity device_work(ActivityKind kind, std::string_view name, const Record& record) {
+  GpuActivity activity = timed(kind, name, record);
   activity.device = record.deviceId;
   activity.context = record.contextId;
   activity.stream = record.streamId;
@@ -141,9 +150,9 @@ void CuptiDecoder::decode(const CUpti_Activity* record, ActivitySink& sink) {
     case CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL:
       return kernel(as<CUpti_ActivityKernel11>(record), sink);
     case CUPTI_ACTIVITY_KIND_MEMCPY:
-      return memcpy(as<CUpti_ActivityMemcpy6>(record), sink);
+      return copy(as<CUpti_ActivityMemcpy6>(record), sink);
     case CUPTI_ACTIVITY_KIND_MEMCPY2:
-      return peer_copy(as<CUpti_ActivityMemcpyPtoP4>(record), sink);
+      return copy(as<CUpti_ActivityMemcpyPtoP4>(record), sink);
     case CUPTI_ACTIVITY_KIND_MEMSET:
       return memset(as<CUpti_ActivityMemset4>(record), sink);
     case CUPTI_ACTIVITY_KIND_RUNTIME:
@@ -154,6 +163,8 @@ void CuptiDecoder::decode(const CUpti_Activity* record, ActivitySink& sink) {
       return external(as<CUpti_ActivityExternalCorrelation>(record), sink);
     case CUPTI_ACTIVITY_KIND_SYNCHRONIZATION:
       return synchronization(as<CUpti_ActivitySynchronization2>(record), sink);
+    case CUPTI_ACTIVITY_KIND_CUDA_EVENT:
+      return event_record(as<CUpti_ActivityCudaEvent2>(record), sink);
     case CUPTI_ACTIVITY_KIND_OVERHEAD:
       return overhead(as<CUpti_ActivityOverhead3>(record), sink);
     case CUPTI_ACTIVITY_KIND_GRAPH_TRACE:
@@ -198,14 +209,8 @@ void CuptiDecoder::kernel(const CUpti_ActivityKernel11& record, ActivitySink& si
   sink.activity(activity);
 }
 
-void CuptiDecoder::memcpy(const CUpti_ActivityMemcpy6& record, ActivitySink& sink) {
-  GpuActivity activity =
-      device_work(ActivityKind::kMemcpy, copy_name(record.copyKind, record.srcKind, record.dstKind), record);
-  activity.bytes = record.bytes;
-  sink.activity(activity);
-}
-
-void CuptiDecoder::peer_copy(const CUpti_ActivityMemcpyPtoP4& record, ActivitySink& sink) {
+template <typename Record>
+void CuptiDecoder::copy(const Record& record, ActivitySink& sink) {
   GpuActivity activity =
       device_work(ActivityKind::kMemcpy, copy_name(record.copyKind, record.srcKind, record.dstKind), record);
   activity.bytes = record.bytes;
@@ -220,12 +225,8 @@ void CuptiDecoder::memset(const CUpti_ActivityMemset4& record, ActivitySink& sin
 }
 
 void CuptiDecoder::call(const CUpti_ActivityAPI& record, bool driver, ActivitySink& sink) {
-  GpuActivity activity;
-  activity.kind = driver ? ActivityKind::kDriver : ActivityKind::kRuntime;
-  activity.name = call_name(driver, record.cbid);
-  activity.start = record.start;
-  activity.end = record.end;
-  activity.correlation = record.correlationId;
+  GpuActivity activity =
+      timed(driver ? ActivityKind::kDriver : ActivityKind::kRuntime, call_name(driver, record.cbid), record);
   activity.process = record.processId;
   activity.thread = record.threadId;
   activity.cbid = record.cbid;
@@ -242,25 +243,30 @@ void CuptiDecoder::external(const CUpti_ActivityExternalCorrelation& record, Act
 }
 
 void CuptiDecoder::synchronization(const CUpti_ActivitySynchronization2& record, ActivitySink& sink) {
-  GpuActivity activity;
-  activity.kind = ActivityKind::kSync;
-  activity.name = wait_name(record.type);
-  activity.start = record.start;
-  activity.end = record.end;
-  activity.correlation = record.correlationId;
+  GpuActivity activity = timed(ActivityKind::kSync, wait_name(record.type), record);
   activity.context = record.contextId;
   activity.stream = record.streamId == CUPTI_SYNCHRONIZATION_INVALID_VALUE ? kNoStream : record.streamId;
-  activity.event = record.cudaEventId == CUPTI_SYNCHRONIZATION_INVALID_VALUE ? 0 : record.cudaEventId;
+  const bool for_event = record.type == CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_EVENT_SYNCHRONIZE ||
+                         record.type == CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_STREAM_WAIT_EVENT;
+  activity.event = for_event ? record.cudaEventId : kNoEvent;
+  sink.activity(activity);
+}
+
+void CuptiDecoder::event_record(const CUpti_ActivityCudaEvent2& record, ActivitySink& sink) {
+  GpuActivity activity;
+  activity.kind = ActivityKind::kEventRecord;
+  activity.name = "cudaEvent";
+  activity.start = activity.end = record.deviceTimestamp;
+  activity.correlation = record.correlationId;
+  activity.device = record.deviceId;
+  activity.context = record.contextId;
+  activity.stream = record.streamId;
+  activity.event = record.eventId;
   sink.activity(activity);
 }
 
 void CuptiDecoder::overhead(const CUpti_ActivityOverhead3& record, ActivitySink& sink) {
-  GpuActivity activity;
-  activity.kind = ActivityKind::kOverhead;
-  activity.name = overhead_name(record.overheadKind);
-  activity.start = record.start;
-  activity.end = record.end;
-  activity.correlation = record.correlationId;
+  GpuActivity activity = timed(ActivityKind::kOverhead, overhead_name(record.overheadKind), record);
   if (record.objectKind == CUPTI_ACTIVITY_OBJECT_THREAD ||
       record.objectKind == CUPTI_ACTIVITY_OBJECT_PROCESS) {
     activity.process = record.objectId.pt.processId;
@@ -271,17 +277,12 @@ void CuptiDecoder::overhead(const CUpti_ActivityOverhead3& record, ActivitySink&
 
 // A whole graph as one piece of work: what CUPTI reports where it was told not to look at the nodes.
 void CuptiDecoder::graph(const CUpti_ActivityGraphTrace2& record, ActivitySink& sink) {
-  GpuActivity activity;
-  activity.kind = ActivityKind::kKernel;
-  activity.name = "CUDA graph";
-  activity.start = record.start;
-  activity.end = record.end;
-  activity.correlation = record.correlationId;
+  GpuActivity activity = timed(ActivityKind::kKernel, "CUDA graph", record);
   activity.device = record.deviceId;
   activity.context = record.contextId;
   activity.stream = record.streamId;
   activity.graph = record.graphId;
-  activity.blocks_per_sm = activity.warps_per_sm = -1;
+  activity.blocks_per_sm = activity.warps_per_sm = activity.occupancy = -1;
   sink.activity(activity);
 }
 
@@ -323,7 +324,7 @@ std::string_view CuptiDecoder::copy_name(uint8_t kind, uint8_t from, uint8_t to)
 // How full the device is, as far as launch size and resources say: how many blocks and warps there are for each
 // multiprocessor, and what part of its threads the kernel can keep busy.
 void CuptiDecoder::estimate_occupancy(const CUpti_ActivityKernel11& record, GpuActivity& activity) const {
-  activity.blocks_per_sm = activity.warps_per_sm = -1;
+  activity.blocks_per_sm = activity.warps_per_sm = activity.occupancy = -1;
   if (record.deviceId >= devices_.size()) return;
   const DeviceProperties& device = devices_[record.deviceId];
   if (device.sms <= 0 || device.warp_size <= 0 || device.threads_per_sm <= 0) return;

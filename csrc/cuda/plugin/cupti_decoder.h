@@ -43,12 +43,14 @@ class CuptiDecoder {
 
  private:
   void kernel(const CUpti_ActivityKernel11& record, ActivitySink& sink);
-  void memcpy(const CUpti_ActivityMemcpy6& record, ActivitySink& sink);
-  void peer_copy(const CUpti_ActivityMemcpyPtoP4& record, ActivitySink& sink);
+  // Of one memory, or from device to device.
+  template <typename Record>
+  void copy(const Record& record, ActivitySink& sink);
   void memset(const CUpti_ActivityMemset4& record, ActivitySink& sink);
   void call(const CUpti_ActivityAPI& record, bool driver, ActivitySink& sink);
   void external(const CUpti_ActivityExternalCorrelation& record, ActivitySink& sink);
   void synchronization(const CUpti_ActivitySynchronization2& record, ActivitySink& sink);
+  static void event_record(const CUpti_ActivityCudaEvent2& record, ActivitySink& sink);
   void overhead(const CUpti_ActivityOverhead3& record, ActivitySink& sink);
   void graph(const CUpti_ActivityGraphTrace2& record, ActivitySink& sink);
 

@@ -200,19 +200,31 @@ TEST_F(CuptiDecoderTest, Synchronization) {
       {CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_UNKNOWN, "Unknown Sync"},
   };
   for (const auto& [type, name] : names) {
-    const GpuActivity a = decode_one(decoder, sync_record(type, 10, 20, 7, 5));
+    CUpti_ActivitySynchronization2 record = sync_record(type, 10, 20, 7, 5);
+    record.cudaEventId = 17;
+    const GpuActivity a = decode_one(decoder, record);
     EXPECT_EQ(a.kind, ActivityKind::kSync);
     EXPECT_EQ(a.name, name);
     EXPECT_EQ(a.stream, 7U);
-    EXPECT_EQ(a.event, 0U);
+    const bool for_event = name.find("Event") != std::string::npos;
+    EXPECT_EQ(a.event, for_event ? 17U : kNoEvent) << name;
   }
   CUpti_ActivitySynchronization2 record =
       sync_record(CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_CONTEXT_SYNCHRONIZE, 10, 20,
                   static_cast<uint32_t>(CUPTI_SYNCHRONIZATION_INVALID_VALUE), 5);
-  record.cudaEventId = 17;
-  const GpuActivity a = decode_one(decoder, record);
-  EXPECT_EQ(a.stream, kNoStream);
+  EXPECT_EQ(decode_one(decoder, record).stream, kNoStream);
+}
+
+TEST_F(CuptiDecoderTest, EventsThatStreamsReach) {
+  const GpuActivity a = decode_one(decoder, event_record(17, 1000, 7, 5));
+  EXPECT_EQ(a.kind, ActivityKind::kEventRecord);
+  EXPECT_EQ(a.name, "cudaEvent");
+  EXPECT_EQ(a.start, 1000U);
+  EXPECT_EQ(a.end, 1000U);
   EXPECT_EQ(a.event, 17U);
+  EXPECT_EQ(a.context, 1U);
+  EXPECT_EQ(a.stream, 7U);
+  EXPECT_EQ(a.correlation, 5U);
 }
 
 TEST_F(CuptiDecoderTest, Overhead) {
@@ -249,6 +261,7 @@ TEST_F(CuptiDecoderTest, ABufferOfAllKinds) {
   buffer.add(memset_record(1, 5, 6, 7, 2));
   buffer.add(sync_record(CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_STREAM_SYNCHRONIZE, 7, 8, 7, 3));
   buffer.add(memcpy_record(1, 1, 3, 1, 9, 10, 7, 4));
+  buffer.add(event_record(1, 10, 7, 4));
   buffer.add(overhead_record(CUPTI_ACTIVITY_OVERHEAD_UNKNOWN, 11, 12));
   buffer.add(api_record(CUPTI_ACTIVITY_KIND_DRIVER, 307, 13, 14, 3, 4, 5));
   Collected collected;
@@ -256,7 +269,8 @@ TEST_F(CuptiDecoderTest, ABufferOfAllKinds) {
   std::vector<ActivityKind> kinds;
   for (const GpuActivity& activity : collected.all) kinds.push_back(activity.kind);
   using enum ActivityKind;
-  EXPECT_EQ(kinds, (std::vector{kExternal, kRuntime, kKernel, kMemset, kSync, kMemcpy, kOverhead, kDriver}));
+  EXPECT_EQ(kinds, (std::vector{kExternal, kRuntime, kKernel, kMemset, kSync, kMemcpy, kEventRecord,
+                                kOverhead, kDriver}));
   EXPECT_TRUE(decoder.lost().empty());
 }
 

@@ -37,17 +37,32 @@ class RecordBuffer {
   std::vector<std::byte> bytes_;
 };
 
-inline CUpti_ActivityKernel11 kernel_record(const char* name, uint64_t start, uint64_t end, uint32_t stream,
-                                            uint32_t correlation) {
-  CUpti_ActivityKernel11 record{};
-  record.kind = CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL;
-  record.name = name;
+// A record of a kind that has times, with what such kinds have in common.
+template <typename Record>
+Record timed_record(CUpti_ActivityKind kind, uint64_t start, uint64_t end, uint32_t correlation) {
+  Record record{};
+  record.kind = kind;
   record.start = start;
   record.end = end;
-  record.deviceId = 0;
+  record.correlationId = correlation;
+  return record;
+}
+
+// One of work on a device.
+template <typename Record>
+Record work_record(CUpti_ActivityKind kind, uint64_t start, uint64_t end, uint32_t stream,
+                   uint32_t correlation) {
+  auto record = timed_record<Record>(kind, start, end, correlation);
   record.contextId = 1;
   record.streamId = stream;
-  record.correlationId = correlation;
+  return record;
+}
+
+inline CUpti_ActivityKernel11 kernel_record(const char* name, uint64_t start, uint64_t end, uint32_t stream,
+                                            uint32_t correlation) {
+  auto record = work_record<CUpti_ActivityKernel11>(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, start, end, stream,
+                                                    correlation);
+  record.name = name;
   record.gridX = 216;
   record.gridY = record.gridZ = 1;
   record.blockX = 256;
@@ -61,45 +76,31 @@ inline CUpti_ActivityKernel11 kernel_record(const char* name, uint64_t start, ui
 inline CUpti_ActivityMemcpy6 memcpy_record(uint8_t kind, uint8_t from, uint8_t to, uint64_t bytes,
                                            uint64_t start, uint64_t end, uint32_t stream,
                                            uint32_t correlation) {
-  CUpti_ActivityMemcpy6 record{};
-  record.kind = CUPTI_ACTIVITY_KIND_MEMCPY;
+  auto record =
+      work_record<CUpti_ActivityMemcpy6>(CUPTI_ACTIVITY_KIND_MEMCPY, start, end, stream, correlation);
   record.copyKind = kind;
   record.srcKind = from;
   record.dstKind = to;
   record.bytes = bytes;
-  record.start = start;
-  record.end = end;
-  record.contextId = 1;
-  record.streamId = stream;
-  record.correlationId = correlation;
   record.copyCount = 1;
   return record;
 }
 
 inline CUpti_ActivityMemset4 memset_record(uint64_t bytes, uint64_t start, uint64_t end, uint32_t stream,
                                            uint32_t correlation) {
-  CUpti_ActivityMemset4 record{};
-  record.kind = CUPTI_ACTIVITY_KIND_MEMSET;
+  auto record =
+      work_record<CUpti_ActivityMemset4>(CUPTI_ACTIVITY_KIND_MEMSET, start, end, stream, correlation);
   record.bytes = bytes;
-  record.start = start;
-  record.end = end;
-  record.contextId = 1;
-  record.streamId = stream;
-  record.correlationId = correlation;
   record.memoryKind = CUPTI_ACTIVITY_MEMORY_KIND_DEVICE;
   return record;
 }
 
 inline CUpti_ActivityAPI api_record(CUpti_ActivityKind kind, uint32_t cbid, uint64_t start, uint64_t end,
                                     uint32_t process, uint32_t thread, uint32_t correlation) {
-  CUpti_ActivityAPI record{};
-  record.kind = kind;
+  auto record = timed_record<CUpti_ActivityAPI>(kind, start, end, correlation);
   record.cbid = cbid;
-  record.start = start;
-  record.end = end;
   record.processId = process;
   record.threadId = thread;
-  record.correlationId = correlation;
   return record;
 }
 
@@ -114,26 +115,30 @@ inline CUpti_ActivityExternalCorrelation external_record(uint32_t correlation, u
 
 inline CUpti_ActivitySynchronization2 sync_record(CUpti_ActivitySynchronizationType type, uint64_t start,
                                                   uint64_t end, uint32_t stream, uint32_t correlation) {
-  CUpti_ActivitySynchronization2 record{};
-  record.kind = CUPTI_ACTIVITY_KIND_SYNCHRONIZATION;
+  auto record = work_record<CUpti_ActivitySynchronization2>(CUPTI_ACTIVITY_KIND_SYNCHRONIZATION, start, end,
+                                                            stream, correlation);
   record.type = type;
-  record.start = start;
-  record.end = end;
+  record.cudaEventId = static_cast<uint32_t>(CUPTI_SYNCHRONIZATION_INVALID_VALUE);
+  return record;
+}
+
+inline CUpti_ActivityCudaEvent2 event_record(uint32_t event, uint64_t time, uint32_t stream,
+                                             uint32_t correlation) {
+  CUpti_ActivityCudaEvent2 record{};
+  record.kind = CUPTI_ACTIVITY_KIND_CUDA_EVENT;
+  record.eventId = event;
+  record.deviceTimestamp = time;
   record.contextId = 1;
   record.streamId = stream;
   record.correlationId = correlation;
-  record.cudaEventId = static_cast<uint32_t>(CUPTI_SYNCHRONIZATION_INVALID_VALUE);
   return record;
 }
 
 inline CUpti_ActivityOverhead3 overhead_record(CUpti_ActivityOverheadKind kind, uint64_t start,
                                                uint64_t end) {
-  CUpti_ActivityOverhead3 record{};
-  record.kind = CUPTI_ACTIVITY_KIND_OVERHEAD;
+  auto record = timed_record<CUpti_ActivityOverhead3>(CUPTI_ACTIVITY_KIND_OVERHEAD, start, end, 0);
   record.overheadKind = kind;
   record.objectKind = CUPTI_ACTIVITY_OBJECT_UNKNOWN;
-  record.start = start;
-  record.end = end;
   return record;
 }
 
@@ -153,6 +158,10 @@ inline const char* api_name(bool driver, uint32_t cbid) {
       return "cudaGraphLaunch_v10000";
     case CUPTI_RUNTIME_TRACE_CBID_cudaStreamSynchronize_v3020:
       return "cudaStreamSynchronize_v3020";
+    case CUPTI_RUNTIME_TRACE_CBID_cudaEventRecord_v3020:
+      return "cudaEventRecord_v3020";
+    case CUPTI_RUNTIME_TRACE_CBID_cudaStreamWaitEvent_v3020:
+      return "cudaStreamWaitEvent_v3020";
     default:
       return nullptr;
   }

@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "cuda/activity_writer.h"
+#include "cuda/annotation_spans.h"
 #include "cuda/cupti_records.h"
 #include "profiler/recorder.h"
 #include "profiler/report.h"
@@ -22,6 +25,8 @@ constexpr int64_t kSyntheticStart = 1764000000000000000;  // Unix time
 constexpr int64_t kSyntheticStepNs = 1000000;
 constexpr uint32_t kSyntheticStream = 7;
 constexpr uint32_t kSyntheticCopies = 13;  // the stream of copies
+constexpr uint32_t kSyntheticEvent = 5;
+constexpr const char* kSyntheticModule = "thinker.layers.0";
 constexpr const char* kSyntheticGemm = "ampere_bf16_s16816gemm_bf16_128x64_ldg8_f2f_stages_64x4_tn";
 constexpr const char* kSyntheticNorm = "_ZN2at6native12_GLOBAL__N_14rmsnIfEEvPT_i";
 
@@ -34,29 +39,35 @@ class SyntheticWorker {
         device_(static_cast<uint32_t>(config.rank)),
         trace_(config, kSyntheticStart, environment()),
         decoder_(&api_name, {test_device(0), test_device(1), test_device(2)}),
-        writer_(&trace_, [](uint64_t time) { return static_cast<int64_t>(time); }) {}
+        writer_(&trace_, [](uint64_t time) { return static_cast<int64_t>(time); }),
+        annotations_([this](std::string_view name, uint64_t external_id, const StreamSpan& span) {
+          writer_.annotation(name, external_id, span);
+        }) {
+    writer_.on_device_work = [this](const ActivityWriter::DeviceWork& work) {
+      annotations_.work(annotation_of_[work.launched_by], work.span);
+    };
+  }
 
   void step(int64_t number) {
     begin_ = kSyntheticStart + number * kSyntheticStepNs;
+    const std::string name = "ProfilerStep#" + std::to_string(number);
+    const uint64_t step = annotate(name, 0, kSyntheticStepNs - 50000, AnnotationSpans::kNone);
     std::vector<HostEvent> ops;
     copy(ops, CUPTI_ACTIVITY_MEMCPY_KIND_HTOD, CUPTI_ACTIVITY_MEMORY_KIND_PINNED,
          CUPTI_ACTIVITY_MEMORY_KIND_DEVICE, 10000, 1 << 20);
     set(ops, 60000);
+    annotate(kSyntheticModule, 95000, 172000, step);
     launch(ops, "aten::linear", kSyntheticGemm, 100000, 120000, 200000);
     launch(ops, "aten::rms_norm", kSyntheticNorm, 150000, 200000, 220600);
+    annotation_ = step;
     // Begins before the one before it has ended, as programmatic dependent launch does.
     launch(ops, "aten::linear", kSyntheticGemm, 180000, 220000, 320400);
     graph(ops, 350000);
+    launch(ops, "aten::linear", kSyntheticGemm, 520000, 540000, 580000);
+    event(560000);
     copy(ops, CUPTI_ACTIVITY_MEMCPY_KIND_DTOH, CUPTI_ACTIVITY_MEMORY_KIND_DEVICE,
          CUPTI_ACTIVITY_MEMORY_KIND_PAGEABLE, 600000, 4096);
     wait(700000, 850000);
-    const std::string name = "ProfilerStep#" + std::to_string(number);
-    trace_.op({.name = name,
-               .annotation = true,
-               .start_ns = begin_,
-               .end_ns = begin_ + kSyntheticStepNs - 50000,
-               .thread = thread_,
-               .external_id = next_id_++});
     for (const HostEvent& op : ops) trace_.op(op);
     buffer_.decode(decoder_, writer_);
     writer_.flush();
@@ -68,6 +79,7 @@ class SyntheticWorker {
                                 kSyntheticStart + 5000));
     buffer_.decode(decoder_, writer_);
     writer_.flush();
+    annotations_.finish();
     writer_.finish();
     FinishedFiles files(config_);
     files.events = trace_.events();
@@ -86,6 +98,17 @@ class SyntheticWorker {
     return environment;
   }
 
+  // An annotation of the host, inside outer. What is launched from now on is in it. Returns its number.
+  uint64_t annotate(const std::string& name, int64_t start, int64_t end, uint64_t outer) {
+    trace_.op({.name = name,
+               .annotation = true,
+               .start_ns = begin_ + start,
+               .end_ns = begin_ + end,
+               .thread = thread_,
+               .external_id = next_id_});
+    return annotation_ = annotations_.begin(name, next_id_++, outer);
+  }
+
   uint64_t at(int64_t ns) const { return static_cast<uint64_t>(begin_ + ns); }
 
   // An op on the host and in it the call with this number.
@@ -95,9 +118,31 @@ class SyntheticWorker {
                    .end_ns = begin_ + start + 20000,
                    .thread = thread_,
                    .external_id = next_id_});
-    buffer_.add(external_record(++correlation_, next_id_++));
-    buffer_.add(api_record(CUPTI_ACTIVITY_KIND_RUNTIME, cbid, at(start + 2000), at(start + 8000),
-                           static_cast<uint32_t>(::getpid()), static_cast<uint32_t>(thread_), correlation_));
+    annotation_of_[next_id_] = annotation_;
+    buffer_.add(external_record(correlation_ + 1, next_id_++));
+    runtime(cbid, start + 2000, start + 8000);
+  }
+
+  // A call of the runtime, with a number of its own.
+  void runtime(uint32_t cbid, int64_t start, int64_t end) {
+    buffer_.add(api_record(CUPTI_ACTIVITY_KIND_RUNTIME, cbid, at(start), at(end),
+                           static_cast<uint32_t>(::getpid()), static_cast<uint32_t>(thread_),
+                           ++correlation_));
+  }
+
+  // The stream of copies waits for an event that the other one reaches after 20 us.
+  void event(int64_t start) {
+    runtime(CUPTI_RUNTIME_TRACE_CBID_cudaEventRecord_v3020, start, start + 1000);
+    CUpti_ActivityCudaEvent2 reached =
+        event_record(kSyntheticEvent, at(start + 20000), kSyntheticStream, correlation_);
+    reached.deviceId = device_;
+    buffer_.add(reached);
+    runtime(CUPTI_RUNTIME_TRACE_CBID_cudaStreamWaitEvent_v3020, start + 2000, start + 3000);
+    CUpti_ActivitySynchronization2 wait =
+        sync_record(CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_STREAM_WAIT_EVENT, at(start + 2200), at(start + 2800),
+                    kSyntheticCopies, correlation_);
+    wait.cudaEventId = kSyntheticEvent;
+    buffer_.add(wait);
   }
 
   template <typename Record>
@@ -139,9 +184,7 @@ class SyntheticWorker {
   }
 
   void wait(int64_t start, int64_t end) {
-    buffer_.add(api_record(CUPTI_ACTIVITY_KIND_RUNTIME, CUPTI_RUNTIME_TRACE_CBID_cudaStreamSynchronize_v3020,
-                           at(start), at(end), static_cast<uint32_t>(::getpid()),
-                           static_cast<uint32_t>(thread_), ++correlation_));
+    runtime(CUPTI_RUNTIME_TRACE_CBID_cudaStreamSynchronize_v3020, start, end);
     buffer_.add(sync_record(CUPTI_ACTIVITY_SYNCHRONIZATION_TYPE_STREAM_SYNCHRONIZE, at(start + 1000),
                             at(end - 1000), kSyntheticStream, correlation_));
   }
@@ -152,6 +195,9 @@ class SyntheticWorker {
   TraceWriter trace_;
   CuptiDecoder decoder_;
   ActivityWriter writer_;
+  AnnotationSpans annotations_;
+  std::map<uint64_t, uint64_t> annotation_of_;  // by the op's external id
+  uint64_t annotation_ = AnnotationSpans::kNone;
   RecordBuffer buffer_;
   int64_t begin_ = 0;
   int64_t steps_ = 0;
