@@ -135,23 +135,59 @@ func TestProfilesOfRealWorkersAreCut(t *testing.T) {
 	t.Error("no session ended in the middle of a step")
 }
 
-func TestEventsOfRealWorkersAreLimited(t *testing.T) {
-	o := open(t, "tiny", 1, func(c *pipeline.Config) {
-		c.Profiler = profiler.FromDir(t.TempDir())
-		c.Profiler.Recorder, c.Profiler.MaxEvents = profiler.RecorderStream, 300
-	})
-	if _, err := o.StartProfile(nil); err != nil {
-		t.Fatal(err)
+// A session whose traces must not grow beyond a size ends by itself in every worker, and the traces can be read.
+func TestSizesOfRealTracesAreLimited(t *testing.T) {
+	tests := map[string]struct {
+		change func(*profiler.Config)
+		holds  func(profiler.Report) bool
+	}{
+		profiler.EndMaxEvents: {
+			func(c *profiler.Config) { c.MaxEvents = 300 },
+			func(w profiler.Report) bool { return w.Events == 300 && w.DroppedTotal() > 0 },
+		},
+		profiler.EndMaxTraceMB: {
+			func(c *profiler.Config) { c.MaxTraceMB = 0.2 },
+			func(w profiler.Report) bool { return w.Files[0].Bytes > 50_000 && w.Files[0].Bytes <= 200_000 },
+		},
 	}
-	hello(t, o)
-	report, err := o.StopProfile(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range report.Workers {
-		if w.Ended != profiler.EndMaxEvents || w.Events != 300 || w.DroppedTotal() == 0 || w.State != profiler.StateDone {
-			t.Errorf("got %+v, want 300 events", w)
-		}
+	for budget, test := range tests {
+		t.Run(budget, func(t *testing.T) {
+			o := open(t, "tiny", 1, func(c *pipeline.Config) {
+				c.Profiler = profiler.FromDir(t.TempDir())
+				c.Profiler.Recorder = profiler.RecorderStream
+				test.change(&c.Profiler)
+			})
+			if _, err := o.StartProfile(nil); err != nil {
+				t.Fatal(err)
+			}
+			var report *pipeline.ProfileReport
+			ended := make(chan error, 1)
+			go func() {
+				var err error
+				report, err = o.WaitProfile(t.Context(), "")
+				ended <- err
+			}()
+			for waiting := true; waiting; {
+				select {
+				case err := <-ended:
+					if err != nil {
+						t.Fatal(err)
+					}
+					waiting = false
+				default:
+					hello(t, o)
+				}
+			}
+			for stage, w := range report.Workers {
+				names, events := annotations(t, report, stage)
+				if w.Ended != budget || w.State != profiler.StateDone || len(w.Missing) > 0 || !test.holds(w) {
+					t.Errorf("got %+v", w)
+				}
+				if names["ProfilerStep"] == 0 || int64(events) < w.Events {
+					t.Errorf("stage %d: got %v in %d events of %d", stage, names, events, w.Events)
+				}
+			}
+		})
 	}
 }
 
