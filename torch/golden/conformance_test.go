@@ -23,54 +23,61 @@ type specimen struct {
 	sequences []passage
 }
 
-// specimens opens the stages of every family on its first checkpoint and lets some cases pass through them, so that their
-// parameters, inputs and outputs are at hand, by the names of the networks.
-func specimens(t *testing.T) map[string]*specimen {
-	t.Helper()
-	all := map[string]*specimen{}
-	known := map[string]bool{}
-	familytest.EachCheckpoint(t, goldens, func(inner *testing.T, cases []*familytest.Case) {
-		if known[cases[0].Checkpoint.Family] {
+// TestEveryModelKeepsTheContract runs what csrc/omni.h promises of every engine over every network of the library, on the
+// first checkpoint of every family.
+func TestEveryModelKeepsTheContract(t *testing.T) {
+	families, tried := map[string]bool{}, map[string]bool{}
+	familytest.EachCheckpoint(t, goldens, func(t *testing.T, cases []*familytest.Case) {
+		name := cases[0].Checkpoint.Family
+		if families[name] {
 			return
 		}
-		known[cases[0].Checkpoint.Family] = true
-		p := openPipeline(t, cases[0].WriteCheckpoint(inner, scratchFolder)) // until the whole test ends
-		whole := slices.DeleteFunc(slices.Clone(cases), func(c *familytest.Case) bool { return c.ReferenceError != "" })
-		require.GreaterOrEqual(inner, len(whole), 3)
-		for i, c := range whole[:3] {
-			f := &flow{golden: c, sequence: uint64(i)}
-			p.answer(inner, f)
-			require.NoError(inner, f.failure)
-			for stage, engine := range p.engines {
-				model := p.family.Stages[stage].Model
-				if all[model] == nil {
-					all[model] = &specimen{engine: engine, stage: p.family.Stages[stage]}
-				}
-				all[model].sequences = append(all[model].sequences, f.passages[stage])
+		families[name] = true
+		for _, s := range specimens(t, cases) {
+			if tried[s.stage.Model] {
+				continue // an earlier family has this network as well
 			}
+			tried[s.stage.Model] = true
+			t.Run(s.stage.Model, s.test)
 		}
 	})
+	models, err := torch.Models()
+	require.NoError(t, err)
+	for _, model := range models {
+		assert.True(t, tried[model], "no stage of a family in random.Families runs %s: CONTRIBUTING.md, A model family", model)
+	}
+}
+
+// specimens opens the stages of a checkpoint and lets some cases pass through them, so that their parameters, inputs and
+// outputs are at hand.
+func specimens(t *testing.T, cases []*familytest.Case) []*specimen {
+	t.Helper()
+	p := openPipeline(t, cases[0].WriteCheckpoint(t, scratchFolder))
+	all := make([]*specimen, len(p.engines))
+	for i, engine := range p.engines {
+		all[i] = &specimen{engine: engine, stage: p.family.Stages[i]}
+	}
+	whole := slices.DeleteFunc(slices.Clone(cases), func(c *familytest.Case) bool { return c.ReferenceError != "" })
+	require.GreaterOrEqual(t, len(whole), 3)
+	for i, c := range whole[:3] {
+		f := &flow{golden: c, sequence: uint64(i)}
+		p.answer(t, f)
+		require.NoError(t, f.failure)
+		for stage, s := range all {
+			s.sequences = append(s.sequences, f.passages[stage])
+		}
+	}
 	return all
 }
 
-// TestEveryModelKeepsTheContract runs what csrc/omni.h promises of every engine over every network of the library.
-func TestEveryModelKeepsTheContract(t *testing.T) {
-	models, err := torch.Models()
-	require.NoError(t, err)
-	all := specimens(t)
-	for _, model := range models {
-		t.Run(model, func(t *testing.T) {
-			s := all[model]
-			require.NotNil(t, s, "no stage of a family in random.Families runs this network: CONTRIBUTING.md, A model family")
-			t.Run("describes itself", s.testInfo)
-			t.Run("answers as in its pipeline, together as alone", s.testTogether)
-			t.Run("forgets a sequence that is cancelled after any step", s.testCancel)
-			t.Run("ends once", s.testEnd)
-			t.Run("refuses unknown numbers", s.testNumbers)
-			t.Run("refuses unknown and wrong parameters", s.testParams)
-			t.Run("refuses unknown tensors", s.testTensors)
-		})
-	}
+func (s *specimen) test(t *testing.T) {
+	t.Run("describes itself", s.testInfo)
+	t.Run("answers as in its pipeline, together as alone", s.testTogether)
+	t.Run("forgets a sequence that is cancelled after any step", s.testCancel)
+	t.Run("ends once", s.testEnd)
+	t.Run("refuses unknown numbers", s.testNumbers)
+	t.Run("refuses unknown and wrong parameters", s.testParams)
+	t.Run("refuses unknown tensors", s.testTensors)
 }
 
 // play answers some of the sequences under the numbers from first on, each a step after the one before, and gives one
