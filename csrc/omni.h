@@ -210,7 +210,8 @@ typedef struct omni_recorder omni_recorder; /* owner: caller; omni_recorder_free
  * "trace_path":"....pt.trace.json.gz","table_path":"....txt","base_time_ns":N,"detail":"ops|modules",
  * "record_shapes":bool,"with_stack":bool,"with_flops":bool,"with_memory":bool,"use_gzip":bool,
  * "activities":["CPU"],"metadata":{...},"max_events":N,"max_trace_bytes":N,"ring_seconds":X}. Unknown keys are an
- * error; an empty path means no such file; 0 means no such limit.
+ * error; an empty path means no such file; 0 means no such limit. Files must not exist, but table_path + ".tmp" may, as
+ * an empty file that keeps the name from others.
  * The trace file appears at once as trace_path.tmp, with its header in it; "stream" brings to it about every second what
  * has ended by then, "kineto" writes when it is finished.
  * When as many events as max_events are recorded, or the trace file has grown to max_trace_bytes, everything that
@@ -235,7 +236,8 @@ OMNI_API omni_status* omni_recorder_stop(omni_recorder* recorder);
 /* Any thread, after stop or cut, and once: writes and closes the files (a .tmp, then renamed), frees the events and
  * returns {"files":[{"path","kind":"trace|table","bytes"}],"events":N,"steps":N,"dropped":{reason:N},"write_ms":X,
  * "wall_ns":N,"overhead_ns":N}: how long was recorded, and how much longer the recorded ops took for it. If the disk is
- * full, the trace's .tmp stays: it is half a trace. */
+ * full, the trace's .tmp stays: it is half a trace. A table that could not be written is no failure if the trace is
+ * complete: "table_error" says why. */
 OMNI_API omni_status* omni_recorder_finish(omni_recorder* recorder, omni_buffer** out);
 
 /* Any thread, at any time from start to free: {"events":N,"dropped":{reason:N},"trace_bytes":N,"overhead_ns":N,

@@ -147,12 +147,8 @@ func (o *Omni) ringSession() (*profileSession, error) {
 	if len(taps) == 0 {
 		return nil, profiler.ErrNoRing
 	}
-	starts, err := p.sessions.Next(len(o.stages), configs...)
-	if err != nil {
+	if err := o.nameSession(taps, configs); err != nil {
 		return nil, err
-	}
-	for i, t := range taps {
-		t.start = starts[i]
 	}
 	return newProfileSession(taps), nil
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/omni-run/omni/pipeline"
@@ -380,4 +382,70 @@ func TestManySessions(t *testing.T) {
 	traces, err := filepath.Glob(filepath.Join(o.ProfileDir(), "*.pt.trace.json.gz"))
 	require.NoError(t, err)
 	require.Len(t, traces, 3*sessions)
+}
+
+// Pipelines that know nothing of each other may have their profiles in one directory.
+func TestPipelinesShareADirectory(t *testing.T) {
+	const pipelines, sessions = 2, 5
+	dir := t.TempDir()
+	owners := make([]*pipeline.Omni, pipelines)
+	for i := range owners {
+		owners[i] = profiled(t, nil, func(c *profiler.Config) { c.TorchProfilerDir, c.MergeProfiles = dir, false })
+	}
+	reports := make([][]*pipeline.ProfileReport, pipelines)
+	for range sessions {
+		var running sync.WaitGroup
+		for i, o := range owners {
+			running.Go(func() {
+				_, err := o.StartProfile(nil)
+				assert.NoError(t, err)
+				_, err = o.Generate(t.Context(), pipeline.Request{Prompt: "hello", MaxTokens: 3})
+				assert.NoError(t, err)
+				report, err := o.StopProfile(nil)
+				assert.NoError(t, err)
+				reports[i] = append(reports[i], report)
+			})
+		}
+		running.Wait()
+	}
+	seen := map[string]bool{}
+	for _, report := range slices.Concat(reports...) {
+		require.Len(t, report.Files, 6, "%+v", report.Workers)
+		for _, w := range report.Workers {
+			require.Equal(t, profiler.StateDone, w.State)
+			require.Empty(t, w.Error)
+		}
+		for _, file := range report.Files {
+			require.False(t, seen[file.Path], "%s is of two sessions", file.Path)
+			seen[file.Path] = true
+		}
+		stored, err := archive.Lookup(dir, report.ID)
+		require.NoError(t, err)
+		files, err := stored.Files()
+		require.NoError(t, err)
+		require.Len(t, files, 7, "six files of workers and the ledger")
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*.tmp"))
+	require.NoError(t, err)
+	require.Empty(t, left, "no number stays reserved")
+}
+
+// A session that did not begin, and one that recorded nothing, keep no number.
+func TestNumbersOfTablesThatAreNotWrittenAreGivenBack(t *testing.T) {
+	o := profiled(t, nil, func(c *profiler.Config) { c.DelayIterations = 1000 })
+	reserved := func() []string {
+		list, err := filepath.Glob(filepath.Join(o.ProfileDir(), "profiler_out_*"))
+		require.NoError(t, err)
+		return list
+	}
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	require.Len(t, reserved(), 3)
+	_, err = o.StopProfile(nil)
+	require.NoError(t, err)
+	require.Empty(t, reserved())
+
+	_, err = o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"activities": []any{"CUDA"}, "delay_iterations": 0}})
+	require.ErrorContains(t, err, "leave nothing to record")
+	require.Empty(t, reserved())
 }

@@ -63,15 +63,32 @@ func (o *Omni) newSession(ctx context.Context, chosen []*stage, configs []profil
 		}
 		taps[i] = newTap(s, l)
 	}
-	starts, err := o.profile.sessions.Next(len(o.stages), configs...)
-	if err != nil {
+	if err := o.nameSession(taps, configs); err != nil {
 		return nil, err
 	}
-	for i, t := range taps {
-		t.start = starts[i]
+	session := newProfileSession(taps)
+	if err := each(taps, func(t *tap) error { return t.measureClock(ctx) }); err != nil {
+		return nil, errors.Join(err, session.release())
 	}
-	err = each(taps, func(t *tap) error { return t.measureClock(ctx) })
-	return newProfileSession(taps), err
+	return session, nil
+}
+
+// nameSession gives the taps the starts of a new session, each with one of configs.
+func (o *Omni) nameSession(taps []*tap, configs []profiler.Config) error {
+	members := make([]profiler.Member, len(taps))
+	for i, t := range taps {
+		members[i] = profiler.Member{Rank: t.stage.open.Rank, Config: configs[i]}
+	}
+	starts, err := o.profile.sessions.Next(len(o.stages), members...)
+	for i := range starts {
+		taps[i].start = starts[i]
+	}
+	return err
+}
+
+// release gives back the names that workers of a session have not used.
+func (s *profileSession) release() error {
+	return each(s.taps, func(t *tap) error { return t.start.Release(t.stage.open.Rank) })
 }
 
 // discardLimit is how long a worker has to give up a session that did not begin everywhere. One that is inside a long step
@@ -100,7 +117,7 @@ func (o *Omni) beginSession(ctx context.Context, s *profileSession) error {
 		t.discard(limited, fmt.Sprintf("session %s did not begin in every stage", s.name))
 		return nil
 	})
-	return err
+	return errors.Join(err, s.release())
 }
 
 // profiled returns the stages of a start request.

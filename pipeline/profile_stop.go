@@ -140,6 +140,7 @@ func (o *Omni) completeTap(t *tap) {
 
 // settle keeps the last that will be said of a worker's part in its session.
 func (p *profileState) settle(t *tap, report profiler.Report) {
+	_ = t.start.Release(t.stage.open.Rank) // an empty file that stays does no harm
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.stopped = true

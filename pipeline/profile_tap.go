@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/omni-run/omni/pipeline/message"
@@ -141,7 +142,9 @@ func (p *profileState) lost(t *tap, err error) profiler.Report {
 			continue
 		}
 		report.Missing = append(report.Missing, path)
-		report.Error += t.remains(path, report.StoppedNS > 0)
+		if filepath.Ext(path) != ".txt" { // the .tmp of a table keeps its number
+			report.Error += t.remains(path, report.StoppedNS > 0)
+		}
 	}
 	return report
 }

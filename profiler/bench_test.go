@@ -74,13 +74,18 @@ func (f *fakeRecorder) Finish() (json.RawMessage, error) {
 		return nil, errors.New("disk full")
 	}
 	var files []File
+	fault := ""
 	for _, file := range []File{{f.config.TracePath, "trace", 10}, {f.config.TablePath, "table", 5}} {
-		if file.Path != "" {
+		switch {
+		case file.Path == "":
+		case f.fail == file.Kind:
+			fault = "broken " + file.Kind
+		default:
 			files = append(files, file)
 		}
 	}
 	return json.Marshal(recorderResult{
-		Files: files, Events: 7, Steps: f.steps, Dropped: map[string]int64{"pool": 2}, WriteMS: 1.5, OverheadNS: 3, WallNS: 200,
+		Files: files, TableError: fault, Events: 7, Steps: f.steps, Dropped: map[string]int64{"pool": 2}, WriteMS: 1.5, OverheadNS: 3, WallNS: 200,
 	})
 }
 

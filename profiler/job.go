@@ -161,10 +161,12 @@ func (j *job) snapshot() Report {
 	return r
 }
 
-// free lets go of a recorder that nobody may ask any more, without the lock: that can take long.
+// free lets go of a recorder that nobody may ask any more, without the lock: that can take long. What it has counted stays.
 func (j *job) free(release func()) {
+	counted := j.snapshot()
 	j.mu.Lock()
 	j.recorder = nil
+	j.report.Events, j.report.Dropped, j.report.OverheadPct = counted.Events, counted.Dropped, counted.OverheadPct
 	j.mu.Unlock()
 	release()
 }
@@ -200,6 +202,9 @@ func (j *job) finish(recorder Recorder, release func()) {
 		result.Files = j.found()
 	} else {
 		r.State = StateDone
+		if result.TableError != "" {
+			r.Error = "write operator table: " + result.TableError
+		}
 		r.Steps, r.Events, r.WriteMS = result.Steps, result.Events, result.WriteMS
 		r.OverheadPct = share(result.OverheadNS, result.WallNS)
 		if r.StartedNS == 0 {

@@ -89,6 +89,7 @@ type recorderResult struct {
 	WriteMS    float64          `json:"write_ms"`
 	OverheadNS int64            `json:"overhead_ns"`
 	WallNS     int64            `json:"wall_ns"` // recorded
+	TableError string           `json:"table_error"`
 }
 
 // share is the overhead in percent of the recorded time.

@@ -20,7 +20,7 @@ const (
 	StateRecording State = "recording"
 	// StateWriting has ended collection and writes the files.
 	StateWriting State = "writing"
-	// StateDone has written everything there is to write.
+	// StateDone has written everything there is to write; if that is no table, the report's error says why.
 	StateDone State = "done"
 	// StateFailed is described by the report's error.
 	StateFailed State = "failed"

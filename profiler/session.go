@@ -1,9 +1,12 @@
 package profiler
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,7 +21,8 @@ type Start struct {
 	Config Config `json:"config"`
 	// StampNS is the time in the names of all trace files of the session, in Unix nanoseconds.
 	StampNS int64 `json:"stamp_ns"`
-	// TableBase is the number of the table of the worker with rank 0; other workers add their rank.
+	// TableBase is the number of the table of the worker with rank 0; other workers add their rank. The numbers of those that
+	// take part are reserved.
 	TableBase int `json:"table_base"`
 	// Clock is the worker's, as the pipeline has measured it.
 	Clock Clock `json:"clock"`
@@ -96,6 +100,9 @@ func TracePath(dir, worker, session string, stampNS int64, gzip bool) string {
 const (
 	tablePrefix = "profiler_out_"
 	tableSuffix = ".txt"
+	// reservedSuffix follows a table's path in the name of the empty file that keeps its number; the recorder writes the table
+	// into that file before it gives it its name.
+	reservedSuffix = ".tmp"
 )
 
 // TablePath is where an operator table goes.
@@ -103,67 +110,126 @@ func TablePath(dir string, number int) string {
 	return filepath.Join(dir, tablePrefix+strconv.Itoa(number)+tableSuffix)
 }
 
-// Sessions numbers the sessions of one pipeline. It may be used by several goroutines.
+// Member is a worker that takes part in a session.
+type Member struct {
+	// Rank is that of its [Identity].
+	Rank   int
+	Config Config
+}
+
+// Sessions numbers the sessions of one pipeline. Several pipelines, also of other processes, may have their files in one
+// directory. It may be used by several goroutines.
 type Sessions struct {
 	now func() time.Time
 
 	mu   sync.Mutex // guards what follows
 	last int
-	// tables is one past the highest number handed out per directory: files of a running session may not exist yet.
-	tables map[string]int
 }
 
 // NewSessions returns a Sessions whose first session is s1.
-func NewSessions() *Sessions { return &Sessions{now: time.Now, tables: map[string]int{}} }
+func NewSessions() *Sessions { return &Sessions{now: time.Now} }
 
-// Next begins a session for a pipeline of worldSize workers of which some record, each with one of configs: it creates their
-// directories, chooses names and returns a Start for each config. Tables of rank r get the number r in a fresh directory;
-// where tables lie already, of an earlier session or run, numbering goes on at the next multiple of worldSize, so that
-// nothing is overwritten and number modulo worldSize stays the rank.
-func (s *Sessions) Next(worldSize int, configs ...Config) ([]Start, error) {
-	if worldSize < 1 || len(configs) == 0 {
-		return nil, fmt.Errorf("profile session: got %d configurations for %d workers, want at least 1 of each", len(configs), worldSize)
+// Next begins a session for a pipeline of worldSize workers of which members record: it creates their directories, chooses
+// names and returns a Start for each member. The table of rank r gets the number r in a fresh directory; where tables lie
+// already, of an earlier session or of another pipeline, numbering goes on at the next multiple of worldSize, so that
+// nothing is overwritten and number modulo worldSize stays the rank. The numbers are reserved: call Start.Release when a
+// member's part in the session is over.
+func (s *Sessions) Next(worldSize int, members ...Member) ([]Start, error) {
+	if worldSize < 1 || len(members) == 0 {
+		return nil, fmt.Errorf("profile session: got %d members for %d workers, want at least 1 of each", len(members), worldSize)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	base := 0
-	for _, config := range configs {
-		used, err := s.prepare(config)
-		if err != nil {
-			return nil, fmt.Errorf("profile session: %w", err)
+	starts := make([]Start, len(members))
+	for i, m := range members {
+		if !m.Config.Enabled() {
+			return nil, fmt.Errorf("profile session: %w", ErrNotEnabled)
 		}
-		base = max(base, used)
+		same := func(other Member) bool { return other.Rank == m.Rank }
+		if m.Rank < 0 || m.Rank >= worldSize || slices.ContainsFunc(members[:i], same) {
+			return nil, fmt.Errorf("profile session: member %d has rank %d, want one of its own below %d", i, m.Rank, worldSize)
+		}
+		starts[i].Config = m.Config
+		if dir := m.Config.TorchProfilerDir; dir != "" {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return nil, fmt.Errorf("profile session: %w", err)
+			}
+		}
 	}
-	base = (base + worldSize - 1) / worldSize * worldSize
+	if err := reserve(worldSize, members, starts); err != nil {
+		return nil, fmt.Errorf("profile session: %w", err)
+	}
 	s.last++
-	start := Start{Session: fmt.Sprintf("s%d", s.last), StampNS: s.now().UnixNano(), TableBase: base}
-	starts := make([]Start, len(configs))
-	for i, config := range configs {
-		s.tables[config.TorchProfilerDir] = base + worldSize
-		starts[i] = start
-		starts[i].Config = config
+	stamp := s.now().UnixNano()
+	for i := range starts {
+		starts[i].Session, starts[i].StampNS = fmt.Sprintf("s%d", s.last), stamp
 	}
 	return starts, nil
 }
 
-// prepare makes the directory of config and returns one past the highest number of its tables.
-func (s *Sessions) prepare(config Config) (int, error) {
-	dir := config.TorchProfilerDir
-	switch {
-	case !config.Enabled():
-		return 0, ErrNotEnabled
-	case dir == "":
-		return 0, nil // it writes no files
+// reserve finds numbers for the tables of a session and keeps them from others.
+func reserve(worldSize int, members []Member, starts []Start) error {
+	for {
+		base := 0
+		for _, m := range members {
+			used, err := tablesIn(m.Config.TorchProfilerDir)
+			if err != nil {
+				return err
+			}
+			base = max(base, (used+worldSize-1)/worldSize*worldSize)
+		}
+		err := reserveAt(base, members, starts)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// Another pipeline was faster by a moment. It has a number that the next look into the directory finds.
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return 0, err
+}
+
+// reserveAt reserves the numbers from base on for all members, or none.
+func reserveAt(base int, members []Member, starts []Start) error {
+	for i, m := range members {
+		starts[i].TableBase = base
+		_, table := starts[i].paths(Identity{Rank: m.Rank})
+		if table == "" {
+			continue
+		}
+		file, err := os.OpenFile(table+reservedSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err == nil {
+			err = file.Close()
+		}
+		if err != nil {
+			for j := range members[:i] {
+				err = errors.Join(err, starts[j].Release(members[j].Rank))
+			}
+			return err
+		}
 	}
-	used, err := tablesIn(dir)
-	return max(used, s.tables[dir]), err
+	return nil
+}
+
+// Release gives back the number of a table that has not been written, and will not be. There may be none: then it does
+// nothing.
+func (s *Start) Release(rank int) error {
+	_, table := s.paths(Identity{Rank: rank})
+	if table == "" {
+		return nil
+	}
+	info, err := os.Stat(table + reservedSuffix)
+	if err == nil && info.Size() == 0 {
+		err = os.Remove(table + reservedSuffix)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // tablesIn returns one past the highest number of the operator tables in dir, finished or not.
 func tablesIn(dir string) (int, error) {
+	if dir == "" {
+		return 0, nil // it has no files
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err

@@ -5,6 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 )
 
@@ -63,7 +66,7 @@ func TestSessionsNumberTablesWithoutOverwriting(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := NewSessions().Next(test.world, FromDir(dir))
+			got, err := NewSessions().Next(test.world, Member{Config: FromDir(dir)})
 			if err != nil || got[0].TableBase != test.want {
 				t.Errorf("got %+v, %v; want base %d", got, err, test.want)
 			}
@@ -76,7 +79,7 @@ func TestSessionsDoNotShareNamesBeforeFilesExist(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "folder")
 	var got []Start
 	for range 3 {
-		s, err := sessions.Next(2, FromDir(dir))
+		s, err := sessions.Next(2, Member{Config: FromDir(dir)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,6 +98,89 @@ func TestSessionsDoNotShareNamesBeforeFilesExist(t *testing.T) {
 	}
 }
 
+// Pipelines that know nothing of each other have their tables in one directory.
+func TestPipelinesDoNotShareNumbers(t *testing.T) {
+	dir := t.TempDir()
+	const pipelines, rounds = 8, 20
+	taken := make([][]int, pipelines)
+	var running sync.WaitGroup
+	for i := range pipelines {
+		running.Go(func() {
+			sessions, world := NewSessions(), 1+i%3
+			for range rounds {
+				members := make([]Member, world)
+				for rank := range members {
+					members[rank] = Member{rank, FromDir(dir)}
+				}
+				starts, err := sessions.Next(world, members...)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for rank, start := range starts {
+					if number := start.TableBase + rank; number%world != rank {
+						t.Errorf("rank %d of %d has table %d", rank, world, number)
+					}
+					taken[i] = append(taken[i], start.TableBase+rank)
+				}
+			}
+		})
+	}
+	running.Wait()
+	all := slices.Concat(taken...)
+	slices.Sort(all)
+	if once := slices.Compact(slices.Clone(all)); len(once) != len(all) {
+		t.Errorf("%d of %d tables have a number of their own", len(once), len(all))
+	}
+}
+
+func TestANumberThatIsNotUsedIsGivenBack(t *testing.T) {
+	dir := t.TempDir()
+	sessions := NewSessions()
+	member := Member{Rank: 1, Config: FromDir(dir)}
+	start, err := sessions.Next(3, member)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reserved := TablePath(dir, 1) + ".tmp"
+	if _, err := os.Stat(reserved); err != nil {
+		t.Errorf("the number is not reserved: %v", err)
+	}
+	for range 2 {
+		if err := start[0].Release(1); err != nil {
+			t.Error(err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("got %v, %v after it was given back, want nothing", entries, err)
+	}
+	// What a recorder that was killed had written of its table stays.
+	if start, err = sessions.Next(3, member); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(reserved, []byte("Stage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := start[0].Release(1); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(reserved); err != nil {
+		t.Errorf("what had been written is gone: %v", err)
+	}
+}
+
+func TestSessionsReserveAllNumbersOrNone(t *testing.T) {
+	dir := t.TempDir()
+	// Nobody can make files in /proc.
+	_, err := NewSessions().Next(2, Member{0, FromDir(dir)}, Member{1, FromDir("/proc")})
+	if err == nil || !strings.Contains(err.Error(), "/proc/profiler_out_1.txt") {
+		t.Errorf("got %v, want an error that names the file", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("got %v, %v, want nothing", entries, err)
+	}
+}
+
 func TestSessionsOfSeveralDirectories(t *testing.T) {
 	root := t.TempDir()
 	a, b := FromDir(filepath.Join(root, "a")), FromDir(filepath.Join(root, "b"))
@@ -106,7 +192,7 @@ func TestSessionsOfSeveralDirectories(t *testing.T) {
 	if err := os.WriteFile(TablePath(b.TorchProfilerDir, 3), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := NewSessions().Next(3, a, b, cuda)
+	got, err := NewSessions().Next(3, Member{0, a}, Member{1, b}, Member{2, cuda})
 	if err != nil || len(got) != 3 {
 		t.Fatalf("got %+v, %v", got, err)
 	}
@@ -122,20 +208,30 @@ func TestSessionsOfSeveralDirectories(t *testing.T) {
 }
 
 func TestSessionsRefuse(t *testing.T) {
-	if _, err := NewSessions().Next(1, Default()); !errors.Is(err, ErrNotEnabled) {
+	if _, err := NewSessions().Next(1, Member{Config: Default()}); !errors.Is(err, ErrNotEnabled) {
 		t.Errorf("got %v, want ErrNotEnabled", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewSessions().Next(1, FromDir(file)); err == nil {
+	if _, err := NewSessions().Next(1, Member{Config: FromDir(file)}); err == nil {
 		t.Error("a file was accepted as the directory")
 	}
-	if _, err := NewSessions().Next(0, FromDir(t.TempDir())); err == nil {
+	if _, err := NewSessions().Next(0, Member{Config: FromDir(t.TempDir())}); err == nil {
 		t.Error("a pipeline without workers was accepted")
 	}
 	if _, err := NewSessions().Next(1); err == nil {
 		t.Error("a session of nobody was accepted")
+	}
+	config := FromDir(t.TempDir())
+	for _, ranks := range [][]int{{-1}, {2}, {1, 1}} {
+		var members []Member
+		for _, rank := range ranks {
+			members = append(members, Member{rank, config})
+		}
+		if _, err := NewSessions().Next(2, members...); err == nil {
+			t.Errorf("the ranks %v of two were accepted", ranks)
+		}
 	}
 }

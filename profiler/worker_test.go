@@ -291,7 +291,7 @@ func TestWorkerFailuresEndTheSession(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.fail, func(t *testing.T) {
 			b := newBench()
-			b.fail = test.fail
+			b.fail, b.status = test.fail, RecorderStatus{Events: 6, Dropped: map[string]int64{"buffer": 2}}
 			if err := b.Start(start(nil)); err != nil {
 				t.Fatal(err)
 			}
@@ -305,11 +305,36 @@ func TestWorkerFailuresEndTheSession(t *testing.T) {
 			if report.State != StateFailed || !strings.Contains(report.Error, test.want) || report.Active {
 				t.Errorf("got %s, active %v, %q; want %q", report.State, report.Active, report.Error, test.want)
 			}
+			if report.Events != 6 || report.DroppedTotal() != 2 {
+				t.Errorf("got %d events and %d dropped; want what the recorder had counted", report.Events, report.DroppedTotal())
+			}
 			b.fail = ""
 			if err := b.Start(start(nil)); err != nil {
 				t.Errorf("start after the failure: %v", err)
 			}
 		})
+	}
+}
+
+func TestATableThatIsLostFailsNoSession(t *testing.T) {
+	b := newBench()
+	b.fail = "table"
+	if err := b.Start(start(nil)); err != nil {
+		t.Fatal(err)
+	}
+	b.step(t)
+	if _, err := b.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	report, err := b.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.State != StateDone || report.Error != "write operator table: broken table" || report.Steps != 1 || report.Events != 7 {
+		t.Errorf("got %+v, want a session that is done, with its counts and the error", report)
+	}
+	if len(report.Files) != 1 || report.Files[0].Kind != "trace" || !slices.Equal(report.Missing, []string{"/profiles/profiler_out_4.txt"}) {
+		t.Errorf("got files %v, missing %v", report.Files, report.Missing)
 	}
 }
 

@@ -28,9 +28,11 @@ struct OutputFile::Compressor {
   }
 };
 
-OutputFile::OutputFile(std::string path, bool gzip) : path_(std::move(path)), tmp_path_(path_ + ".tmp") {
+OutputFile::OutputFile(std::string path, bool gzip, Name name)
+    : path_(std::move(path)), tmp_path_(path_ + ".tmp") {
   if (::access(path_.c_str(), F_OK) == 0) fail("create", EEXIST);
-  fd_ = ::open(tmp_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  const int mode = name == Name::kReserved ? O_TRUNC : O_EXCL;
+  fd_ = ::open(tmp_path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | mode, 0644);
   if (fd_ < 0) fail("create", errno);
   if (gzip) compressor_ = std::make_unique<Compressor>();
 }

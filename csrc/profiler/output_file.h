@@ -12,12 +12,16 @@
 
 namespace omni {
 
+// Whether path + ".tmp" must not be there, or may be: empty, made by whoever chose the name, so that no other process
+// takes it.
+enum class Name : uint8_t { kNew, kReserved };
+
 // Not thread-safe; may be handed from thread to thread.
 class OutputFile {
  public:
   // Creates path + ".tmp". Throws ALREADY-THERE cases as FAILED_PRECONDITION and everything else that the system
   // refuses as INTERNAL or RESOURCE_EXHAUSTED, naming the file.
-  OutputFile(std::string path, bool gzip);
+  OutputFile(std::string path, bool gzip, Name name = Name::kNew);
   // Removes the unfinished file unless commit() has returned, or writing has failed after keep_on_failure().
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;

@@ -30,17 +30,20 @@ class FinishedFiles {
 
   // Completes the trace. Events and drops must be final.
   void finish_trace(TraceWriter& trace, int64_t end_ns);
-  // Writes the operator table; its first line names stage, rank and session.
-  void write_table(const TableBuilder& table);
+  // Writes the operator table; its first line names stage, rank and session with the time in the names of its traces.
+  // That it cannot be written is part of the result: the trace is worth as much without it.
+  void write_table(const TableBuilder& table) noexcept;
 
   // The result of omni_recorder_finish.
   nlohmann::json json() const;
 
  private:
+  void write_table_file(const TableBuilder& table);
   nlohmann::json dropped_json() const;
 
   const RecorderConfig& config_;
   nlohmann::json files_ = nlohmann::json::array();
+  std::string table_error_;  // empty: it has been written, or none was asked for
 };
 
 // Versions and devices, for the header of a trace.

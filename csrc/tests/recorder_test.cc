@@ -182,8 +182,8 @@ TEST_P(RecorderTest, FlopsGoToTheTable) {
 }
 
 TEST_P(RecorderTest, TableSaysWhoseItIs) {
-  const std::string table = read_text(record(kDefault, 2)["files"][1]["path"]);
-  EXPECT_EQ(table.substr(0, table.find(':')), "Stage 2 (stage-2), rank 1 of 3, session s1");
+  const std::string table = read_text(record({{"base_time_ns", 7}}, 2)["files"][1]["path"]);
+  EXPECT_EQ(table.substr(0, table.find(':')), "Stage 2 (stage-2), rank 1 of 3, session s1.7");
   EXPECT_NE(table.find(" ProfilerStep*  "), std::string::npos) << table;
   EXPECT_NE(table.find("\nSelf CPU time total: "), std::string::npos);
 }
@@ -412,6 +412,26 @@ TEST_P(RecorderTest, NeverReplacesAFile) {
         << error.what();
   }
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), fs::directory_iterator()), 2);
+}
+
+TEST_P(RecorderTest, TakesTheReservedNameOfItsTable) {
+  const std::string reserved = (folder_.path() / "profiler_out_1.txt.tmp").string();
+  std::ofstream(reserved) << "";
+  const json result = record(kDefault, 1);
+  EXPECT_EQ(result["files"].size(), 2u) << result;
+  EXPECT_FALSE(fs::exists(reserved));
+}
+
+TEST_P(RecorderTest, ATraceIsWorthAsMuchWithoutItsTable) {
+  const std::string table = (folder_.path() / "profiler_out_1.txt").string();
+  std::ofstream(table) << "theirs";
+  const json result = record(kDefault, 3);
+  ASSERT_EQ(result["files"].size(), 1u) << result;
+  EXPECT_EQ(result["files"][0]["kind"], "trace");
+  EXPECT_EQ(result["steps"], 3);
+  EXPECT_GT(result["events"], 3);
+  EXPECT_NE(result["table_error"].get<std::string>().find(table), std::string::npos) << result;
+  EXPECT_EQ(read_text(table), "theirs");
 }
 
 TEST_P(RecorderTest, AFullDiskIsAnErrorAndLeavesTheBeginning) {

@@ -166,6 +166,19 @@ TEST(OutputFileTest, ReplacesNothing) {
   EXPECT_THROW(OutputFile(path, false), Error) << "a name that exists";
 }
 
+TEST(OutputFileTest, TakesAReservedName) {
+  const TemporaryFolder folder;
+  const std::string path = (folder.path() / "a.txt").string();
+  std::ofstream(path + ".tmp") << "";
+  EXPECT_THROW(OutputFile(path, false), Error) << "a name that is another's";
+  OutputFile file(path, false, Name::kReserved);
+  file.write("x");
+  file.commit();
+  EXPECT_EQ(read_text(path), "x");
+  EXPECT_FALSE(fs::exists(path + ".tmp"));
+  EXPECT_THROW(OutputFile(path, false, Name::kReserved), Error) << "a name that exists";
+}
+
 TEST(OutputFileTest, NamesTheMissingFolder) {
   try {
     const OutputFile file("/nowhere/at/all/a.txt", false);

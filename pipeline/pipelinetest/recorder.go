@@ -195,6 +195,10 @@ func (r *recorder) Finish() (json.RawMessage, error) {
 		write func() (string, error)
 	}{{"trace", r.writeTrace}, {"table", r.writeTable}} {
 		path, err := output.write()
+		if err != nil && output.kind == "table" {
+			result["table_error"] = err.Error()
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -215,8 +219,14 @@ func (r *recorder) writeTable() (string, error) {
 	if r.config.TablePath == "" {
 		return "", nil
 	}
-	text := fmt.Sprintf("stage %d, rank %d, session %s\n%d steps\n", r.config.Stage, r.config.Rank, r.config.Session, r.steps)
-	return r.config.TablePath, os.WriteFile(r.config.TablePath, []byte(text), 0o600)
+	text := fmt.Sprintf("Stage %d (%s), rank %d of %d, session %s.%d: %d steps\n",
+		r.config.Stage, r.config.Worker, r.config.Rank, r.config.WorldSize, r.config.Session, r.config.BaseTimeNS, r.steps)
+	unfinished := r.config.TablePath + ".tmp"
+	if err := os.WriteFile(unfinished, []byte(text), 0o600); err != nil {
+		return "", err
+	}
+	// A link replaces nothing that is there.
+	return r.config.TablePath, errors.Join(os.Link(unfinished, r.config.TablePath), os.Remove(unfinished))
 }
 
 func (r *recorder) writeTrace() (string, error) {

@@ -81,7 +81,7 @@ func (s *Session) Files() ([]File, error) {
 		name := filepath.Base(unfinished)
 		add(KindTrace, traceName.FindStringSubmatch(name)[1], name)
 	}
-	tables, err := s.tables(root)
+	tables, err := s.tables(root.FS())
 	if err != nil {
 		return nil, err
 	}
@@ -113,49 +113,27 @@ type table struct{ name, worker string }
 // tableHead matches the first line of an operator table.
 var tableHead = regexp.MustCompile(`^Stage \d+ \((.+)\), rank \d+ of \d+, session (\S+): `)
 
-// tables finds the tables of the session. Their names do not say whose they are: their first lines say the session, and
-// their times in which run of the program that was.
-func (s *Session) tables(root *os.Root) ([]table, error) {
-	until, err := s.succeeded()
-	if err != nil {
-		return nil, err
-	}
-	names, err := fs.Glob(root.FS(), "profiler_out_*.txt")
+// tables finds the tables of the session in its directory. Their names do not say whose they are, their first lines do.
+func (s *Session) tables(dir fs.FS) ([]table, error) {
+	names, err := fs.Glob(dir, "profiler_out_*.txt")
 	if err != nil {
 		return nil, err
 	}
 	var found []table
 	for _, name := range names {
-		file, err := root.Open(name)
+		file, err := dir.Open(name)
 		if err != nil {
 			continue // deleted meanwhile, or a link to elsewhere
 		}
 		line, _ := bufio.NewReader(file).ReadString('\n') // a file without a line is no table
-		info, err := file.Stat()
-		if err = errors.Join(err, file.Close()); err != nil {
+		if err := file.Close(); err != nil {
 			return nil, fmt.Errorf("profile directory: %w", err)
 		}
-		m := tableHead.FindStringSubmatch(line)
-		if written := info.ModTime().UnixNano(); m != nil && m[2] == s.Name && written >= s.StampNS && written < until {
+		if m := tableHead.FindStringSubmatch(line); m != nil && m[2] == s.ID() {
 			found = append(found, table{name: name, worker: m[1]})
 		}
 	}
 	return found, nil
-}
-
-// succeeded is when the next session of the same name began, in a later run.
-func (s *Session) succeeded() (ns int64, err error) {
-	sessions, err := Sessions(s.Dir)
-	if err != nil {
-		return 0, err
-	}
-	ns = 1<<63 - 1
-	for _, other := range sessions {
-		if other.Name == s.Name && other.StampNS > s.StampNS {
-			ns = min(ns, other.StampNS)
-		}
-	}
-	return ns, nil
 }
 
 // Open opens one of the session's complete files by its name.

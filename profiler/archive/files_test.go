@@ -6,35 +6,34 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// put writes a file with a time of change in seconds.
-func put(t *testing.T, dir, name, text string, second int64) {
+func put(t *testing.T, dir, name, text string) {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(second, 0)))
 }
 
 // twoRuns is a directory with the sessions s1 of two runs of a program.
 func twoRuns(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for run, second := range []int64{100, 200} {
+	for run, second := range []int64{100, 200} { // at the same time or not
 		id := fmt.Sprintf("s1.%d000000000", second)
-		put(t, dir, "stage-0_"+id+".pt.trace.json.gz", "trace", second+5)
-		put(t, dir, "stage-1_"+id+".pt.trace.json.gz.tmp", "tra", second+5)
-		put(t, dir, fmt.Sprintf("profiler_out_%d.txt", run), "Stage 0 (stage-0), rank 0 of 2, session s1: 3 steps, 9 events, 0 dropped\n", second+6)
-		put(t, dir, "ledger/requests_"+id+".jsonl", "{}", second+6)
-		put(t, dir, id+"/merged.trace.json.gz", "merged", second+7)
+		put(t, dir, "stage-0_"+id+".pt.trace.json.gz", "trace")
+		put(t, dir, "stage-1_"+id+".pt.trace.json.gz.tmp", "tra")
+		put(t, dir, fmt.Sprintf("profiler_out_%d.txt", run),
+			fmt.Sprintf("Stage 0 (stage-0), rank 0 of 2, session %s: 3 steps, 9 events, 0 dropped\n", id))
+		put(t, dir, "ledger/requests_"+id+".jsonl", "{}")
+		put(t, dir, id+"/merged.trace.json.gz", "merged")
 	}
-	put(t, dir, "profiler_out_7.txt", "Stage 0 (stage-0), rank 0 of 2, session s2: 3 steps, 9 events, 0 dropped\n", 150)
-	put(t, dir, "profiler_out_8.txt", "", 150)
-	put(t, dir, "notes.txt", "mine", 150)
+	put(t, dir, "profiler_out_7.txt", "Stage 0 (stage-0), rank 0 of 2, session s2.100000000000: 3 steps, 9 events, 0 dropped\n")
+	put(t, dir, "profiler_out_8.txt", "")
+	put(t, dir, "profiler_out_9.txt.tmp", "")
+	put(t, dir, "notes.txt", "mine")
 	return dir
 }
 
@@ -51,7 +50,7 @@ func TestFilesOfTwoRunsAreToldApart(t *testing.T) {
 		{Name: "merged.trace.json.gz", Kind: KindMade, Bytes: 6, Complete: true},
 		{Name: "stage-0_s1.100000000000.pt.trace.json.gz", Kind: KindTrace, Worker: "stage-0", Bytes: 5, Complete: true},
 		{Name: "stage-1_s1.100000000000.pt.trace.json.gz.tmp", Kind: KindTrace, Worker: "stage-1", Bytes: 3},
-		{Name: "profiler_out_0.txt", Kind: KindTable, Worker: "stage-0", Bytes: 73, Complete: true},
+		{Name: "profiler_out_0.txt", Kind: KindTable, Worker: "stage-0", Bytes: 86, Complete: true},
 		{Name: "requests_s1.100000000000.jsonl", Kind: KindLedger, Bytes: 2, Complete: true},
 	}, files)
 	last, err := Lookup(dir, "s1")
@@ -100,7 +99,8 @@ func TestRemoveLeavesEverythingElse(t *testing.T) {
 	}))
 	require.ElementsMatch(t, []string{
 		"stage-0_s1.200000000000.pt.trace.json.gz", "stage-1_s1.200000000000.pt.trace.json.gz.tmp", "profiler_out_1.txt",
-		"requests_s1.200000000000.jsonl", "merged.trace.json.gz", "profiler_out_7.txt", "profiler_out_8.txt", "notes.txt",
+		"requests_s1.200000000000.jsonl", "merged.trace.json.gz", "profiler_out_7.txt", "profiler_out_8.txt", "profiler_out_9.txt.tmp",
+		"notes.txt",
 	}, left)
 }
 
