@@ -79,11 +79,6 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Profiler.Enabled() {
-		if err := cfg.Profiler.Validate(); err != nil {
-			return nil, err
-		}
-	}
 	if cfg.MaxConcurrency < 0 {
 		return nil, fmt.Errorf("max concurrency is %d, want 0 (the default) or more", cfg.MaxConcurrency)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -135,29 +136,32 @@ func (p *profileState) configure(cfg *Config, deployed *config.Config) error {
 	p.ceilings = cfg.ProfileCeilings
 	p.turn = make(chan struct{}, 1)
 	p.configs = map[int]profiler.Config{}
+	base, err := cfg.Profiler.Checked()
+	if err != nil {
+		return fmt.Errorf("profiler configuration: %w", err)
+	}
 	var faults []error
 	for _, s := range deployed.Stages {
-		c, err := cfg.Profiler, error(nil)
-		switch {
-		case s.Profiler != nil && c.Enabled():
-			c, err = c.With(s.Profiler)
-		case s.Profiler != nil:
-			c, err = profiler.FromMap(s.Profiler)
-		}
-		if err == nil && c.Enabled() {
-			err = c.Validate()
-			p.configs[s.ID] = c
-			if p.dir == "" {
-				p.dir = c.TorchProfilerDir
-			}
-		}
+		c, err := base.Override(s.Profiler)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("stage %d: profiler_config: %w", s.ID, err))
+			continue
+		}
+		if !c.Enabled() {
+			continue
+		}
+		p.configs[s.ID] = c
+		if p.dir == "" {
+			p.dir = c.TorchProfilerDir
 		}
 	}
 	p.ring.configure(p.configs, cfg.Limits.filled().DumpPause)
 	return errors.Join(faults...)
 }
+
+// ProfileConfigs are the profiler configurations of the stages that have one, by id: the pipeline's with the stage's own
+// settings laid over it.
+func (o *Omni) ProfileConfigs() map[int]profiler.Config { return maps.Clone(o.profile.configs) }
 
 // ProfileDir is the directory of profiles: the pipeline's, else that of the first stage that has one of its own. It is empty
 // if no stage writes any.

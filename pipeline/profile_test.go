@@ -296,3 +296,69 @@ func TestStagesHaveTheirOwnProfilerConfig(t *testing.T) {
 		t.Errorf("an unknown setting: got %v", err)
 	}
 }
+
+func TestProfilerConfigurationsThatAreRefused(t *testing.T) {
+	torch := profiler.FromDir(t.TempDir())
+	negative := torch
+	negative.DelayIterations = -3
+	unused := profiler.Default()
+	unused.MaxIterations = 5
+	for name, test := range map[string]struct {
+		pipeline profiler.Config
+		stage    map[string]any
+		want     []string
+	}{
+		"a stage without a profiler": {
+			stage: map[string]any{"torch_profiler_dir": "/d", "delay_iterations": -3},
+			want:  []string{"stage 1: profiler_config: ", `torch_profiler_dir is only applicable when profiler is "torch"`, "delay_iterations: got -3"},
+		},
+		"settings of a stage that nothing uses": {
+			stage: map[string]any{"max_iterations": 5},
+			want:  []string{"stage 1: profiler_config: max_iterations: nothing would be recorded"},
+		},
+		"all faults of a stage": {
+			pipeline: torch,
+			stage:    map[string]any{"colour": 1, "max_iterations": -1},
+			want:     []string{`unknown field "colour"`, "max_iterations: got -1"},
+		},
+		"a wrong value of the pipeline": {pipeline: negative, want: []string{"profiler configuration: delay_iterations: got -3"}},
+		"settings of the pipeline that nothing uses": {
+			pipeline: unused, want: []string{"profiler configuration: max_iterations: nothing would be recorded"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, graph := pipelinetest.Config(t, nil), pipelinetest.Graph()
+			cfg.Profiler, graph.Config.Stages[1].Profiler = test.pipeline, test.stage
+			o, err := pipeline.OpenGraph(t.Context(), cfg, graph)
+			if err == nil {
+				o.Close()
+			}
+			for _, want := range test.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q in it", err, want)
+				}
+			}
+			if err != nil && strings.Count(err.Error(), "got -3") > 1 {
+				t.Errorf("the fault is told more than once: %v", err)
+			}
+		})
+	}
+}
+
+func TestAStageCanBeLeftOut(t *testing.T) {
+	cfg, graph := pipelinetest.Config(t, nil), pipelinetest.Graph()
+	cfg.Profiler = profiler.FromDir(t.TempDir())
+	graph.Config.Stages[1].Profiler = map[string]any{"profiler": nil}
+	o, err := pipeline.OpenGraph(t.Context(), cfg, graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	started, err := o.StartProfile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(started.Workers) != 2 || started.Workers[1].Stage != 2 {
+		t.Errorf("got %+v, want stages 0 and 2", started.Workers)
+	}
+}

@@ -30,13 +30,11 @@ func (c Config) Within(ceilings Ceilings, settings map[string]any) (Config, erro
 			faults = append(faults, fmt.Errorf("%s: it belongs to the server and cannot be changed by a start", name))
 		}
 	}
-	laid, err := c.With(settings)
-	faults = append(faults, err)
+	chosen := maps.Clone(settings)
+	maps.DeleteFunc(chosen, func(name string, _ any) bool { return slices.Contains(fixed, name) })
+	laid, err := c.With(chosen)
 	laid.RingSeconds, laid.RingSLOMS = 0, 0 // the ring makes way for a session
-	if len(faults) == 1 && err == nil {
-		faults = append(faults, laid.Validate())
-	}
-	faults = append(faults,
+	faults = append(faults, err, laid.Validate(),
 		bound(settings, "max_seconds", &laid.MaxSeconds, ceilings.MaxSeconds),
 		bound(settings, "max_events", &laid.MaxEvents, ceilings.MaxEvents),
 		bound(settings, "max_trace_mb", &laid.MaxTraceMB, ceilings.MaxTraceMB))

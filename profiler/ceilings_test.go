@@ -43,7 +43,11 @@ func TestSettingsOfAStart(t *testing.T) {
 			map[string]any{"delay_iterations": -1, "detail": "all"}, Config{}, []string{"delay_iterations: got -1", `detail: got "all"`},
 		},
 		"a wrong type and more": {
-			map[string]any{"max_iterations": "2", "profiler": "cuda"}, Config{}, []string{"max_iterations: got 2 (string)", "profiler: it belongs"},
+			map[string]any{"max_iterations": "2", "profiler": "cuda", "delay_iterations": -1, "colour": 1, "max_events": 101}, Config{},
+			[]string{
+				"max_iterations: got 2 (string)", "profiler: it belongs", "delay_iterations: got -1", `unknown field "colour"`,
+				"max_events: got 101, the server allows at most 100",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

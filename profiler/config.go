@@ -3,8 +3,10 @@ package profiler
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -128,6 +130,57 @@ func (c Config) clone() Config {
 
 // Enabled reports whether the Config asks for profiling.
 func (c Config) Enabled() bool { return c.Profiler != KindNone }
+
+// Checked returns the Config validated; one that is off, the zero value included, as [Default]. All faults are reported.
+// Something that is set without a profiler to use it is one.
+func (c Config) Checked() (Config, error) {
+	if !c.Enabled() {
+		return Default().Override(c.changed())
+	}
+	c = c.clone()
+	err := c.Validate()
+	return c, err
+}
+
+// changed returns what is neither at its default nor at its zero value.
+func (c Config) changed() map[string]any {
+	changed, zero, defaults := c.ToMap(), Config{}.ToMap(), Default().ToMap()
+	maps.DeleteFunc(changed, func(name string, value any) bool {
+		return reflect.DeepEqual(value, zero[name]) || reflect.DeepEqual(value, defaults[name])
+	})
+	return changed
+}
+
+// Override returns c with settings laid over it, validated: those of a stage over those of its pipeline, say. If they choose
+// another profiler, or none, what is for the old one alone stays behind. All faults are reported. Settings without a
+// profiler to use them are one, unless they say in so many words that there is none.
+func (c Config) Override(settings map[string]any) (Config, error) {
+	laid, err := c.With(settings)
+	if laid.Profiler != c.Profiler {
+		c.TorchProfilerDir, c.RingSeconds, c.RingSLOMS = "", 0, 0
+		laid, err = c.With(settings)
+	}
+	err = errors.Join(err, laid.Validate(), laid.checkUse(settings))
+	return laid, err
+}
+
+// checkUse reports settings that nothing uses, since there is no profiler. Validate says it of the directory.
+func (c Config) checkUse(settings map[string]any) error {
+	if _, chosen := settings["profiler"]; chosen || c.Enabled() {
+		return nil
+	}
+	var unused []string
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if known(name) && name != "torch_profiler_dir" {
+			unused = append(unused, name)
+		}
+	}
+	if len(unused) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: nothing would be recorded, since no profiler is chosen; add profiler=torch and torch_profiler_dir=DIR (--profile-dir DIR is the same), or profiler=null to leave it off",
+		strings.Join(unused, ", "))
+}
 
 // Validate reports all faults at once and makes the directory absolute, with ~ standing for the user's home.
 func (c *Config) Validate() error {

@@ -274,6 +274,97 @@ func TestFromAny(t *testing.T) {
 	}
 }
 
+func TestOverride(t *testing.T) {
+	torch := FromDir("/d")
+	torch.MaxIterations, torch.RingSeconds = 3, 10
+	limited := torch.clone()
+	limited.MaxIterations = 9
+	elsewhere := torch.clone()
+	elsewhere.TorchProfilerDir = "/e"
+	off := torch.clone()
+	off.Profiler, off.TorchProfilerDir, off.RingSeconds = KindNone, "", 0
+	cuda := off.clone()
+	cuda.Profiler = KindCUDA
+	fromOff := FromDir("/e")
+	kept := Default()
+	kept.MaxIterations = 5
+	tests := []struct {
+		name     string
+		base     Config
+		settings map[string]any
+		want     Config
+		faults   []string // all must be in the error
+	}{
+		{"nothing over nothing", Default(), nil, Default(), nil},
+		{"nothing", torch, nil, torch, nil},
+		{"a limit", torch, map[string]any{"max_iterations": 9}, limited, nil},
+		{"a directory", torch, map[string]any{"torch_profiler_dir": "/e"}, elsewhere, nil},
+		{"off", torch, map[string]any{"profiler": nil}, off, nil},
+		{"another profiler, which has no directory", torch, map[string]any{"profiler": "cuda"}, cuda, nil},
+		{"on", Default(), map[string]any{"profiler": "torch", "torch_profiler_dir": "/e"}, fromOff, nil},
+		{"off in so many words, with settings for later", Default(), map[string]any{"profiler": nil, "max_iterations": 5}, kept, nil},
+		{"settings without a profiler", Default(), map[string]any{"max_iterations": 5, "detail": "ops"}, Config{}, []string{
+			"detail, max_iterations: nothing would be recorded, since no profiler is chosen; add profiler=torch",
+		}},
+		{"a directory without a profiler", Default(), map[string]any{"torch_profiler_dir": "x", "delay_iterations": -3}, Config{}, []string{
+			`torch_profiler_dir is only applicable when profiler is "torch"`, "delay_iterations: got -3", "delay_iterations: nothing would be recorded",
+		}},
+		{"a directory for another profiler", torch, map[string]any{"profiler": "cuda", "torch_profiler_dir": "/e"}, Config{}, []string{"only applicable"}},
+		{"faults of every kind", torch, map[string]any{"colour": 1, "delay_iterations": -1, "max_iterations": "2"}, Config{}, []string{
+			`unknown field "colour"`, "delay_iterations: got -1", "max_iterations: got 2 (string)",
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := test.base.Override(test.settings)
+			for _, want := range test.faults {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q in it", err, want)
+				}
+			}
+			if test.faults == nil && (err != nil || !reflect.DeepEqual(got, test.want)) {
+				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestChecked(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	unused := Default()
+	unused.MaxIterations, unused.TorchProfilerWithMemory = 5, true
+	negative := FromDir("/d")
+	negative.DelayIterations = -1
+	tests := []struct {
+		name   string
+		config Config
+		want   Config
+		faults []string
+	}{
+		{"the zero value is off", Config{}, Default(), nil},
+		{"the defaults are off", Default(), Default(), nil},
+		{"a directory becomes absolute", FromDir("~/d"), FromDir(filepath.Join(home, "d")), nil},
+		{"a wrong value", negative, Config{}, []string{"delay_iterations: got -1"}},
+		{"settings without a profiler", unused, Config{}, []string{"max_iterations, torch_profiler_with_memory: nothing would be recorded"}},
+		{"the same, made by hand", Config{MaxIterations: -5}, Config{}, []string{"max_iterations: got -5", "max_iterations: nothing would be recorded"}},
+		{"a directory without a profiler", Config{TorchProfilerDir: "/d"}, Config{}, []string{"only applicable"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := test.config.Checked()
+			for _, want := range test.faults {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q in it", err, want)
+				}
+			}
+			if test.faults == nil && (err != nil || !reflect.DeepEqual(got, test.want)) {
+				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
+			}
+		})
+	}
+}
+
 func TestParse(t *testing.T) {
 	full := FromDir("./profiles")
 	full.DelayIterations, full.TorchProfilerUseGzip, full.MaxSeconds = 3, false, 0.5

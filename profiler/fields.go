@@ -134,19 +134,24 @@ func enabled(c Config) (*Config, error) {
 // Parse reads the text of --profiler-config over the defaults; see [Config.Parse].
 func Parse(text string) (Config, error) { return Default().Parse(text) }
 
-// Parse returns a copy of c with the settings of a text laid over it. The text is either a JSON object or name=value pairs
-// separated by commas. The values of a list are separated by commas as well: a word without = goes on with the list before
-// it, as in activities=CPU,CUDA,max_events=1000. Any other value that holds a comma needs the JSON form.
+// Parse returns a copy of c with the settings of a text laid over it; see [Settings].
 func (c Config) Parse(text string) (Config, error) {
+	settings, err := Settings(text)
+	laid, layErr := c.With(settings)
+	return laid, errors.Join(err, layErr)
+}
+
+// Settings reads settings from a text, by name. The text is either a JSON object or name=value pairs separated by commas. The
+// values of a list are separated by commas as well: a word without = goes on with the list before it, as in
+// activities=CPU,CUDA,max_events=1000. Any other value that holds a comma needs the JSON form. What can be read comes back
+// beside the faults of the rest.
+func Settings(text string) (map[string]any, error) {
 	trimmed := strings.TrimSpace(text)
 	if strings.HasPrefix(trimmed, "{") {
-		m, err := decodeObject([]byte(trimmed))
-		if err != nil {
-			return c, err
-		}
-		return c.With(m)
+		return decodeObject([]byte(trimmed))
 	}
-	c = c.clone()
+	settings := map[string]any{}
+	var read Config
 	var faults []error
 	for _, pair := range pairs(trimmed) {
 		name, value, found := strings.Cut(pair, "=")
@@ -154,11 +159,14 @@ func (c Config) Parse(text string) (Config, error) {
 			faults = append(faults, fmt.Errorf("profiler config: got %q, want name=value", pair))
 			continue
 		}
-		if err := c.Set(strings.TrimSpace(name), strings.TrimSpace(value)); err != nil {
+		name = strings.TrimSpace(name)
+		if err := read.Set(name, strings.TrimSpace(value)); err != nil {
 			faults = append(faults, err)
+			continue
 		}
+		settings[name] = reflect.ValueOf(read.at(name)).Elem().Interface()
 	}
-	return c, errors.Join(faults...)
+	return settings, errors.Join(faults...)
 }
 
 // pairs splits text at its commas and joins what belongs to a list again.

@@ -194,48 +194,85 @@ func checkSampling(stages []config.SamplingParams) error {
 // profileDirVariable names the directory of profiles where no flag does.
 const profileDirVariable = "VLLM_TORCH_PROFILER_DIR"
 
-// profileOptions combines --profile-dir, --profile-stages, --profiler-config and the environment.
+// profileOptions combines --profile-dir, --profile-stages, --profiler-config and the environment, and reports all mistakes in
+// them.
 func profileOptions(c *cli.Context, env *environment) (cfg profiler.Config, stages []int, err error) {
-	dir, settings := c.String("profile-dir"), c.StringSlice("profiler-config")
-	for _, text := range settings {
-		if len(settings) > 1 && strings.HasPrefix(strings.TrimSpace(text), "{") {
-			return cfg, nil, errors.New("--profiler-config: a JSON object holds all settings; it cannot be combined with others")
+	settings, settingsErr := profilerSettings(c.StringSlice("profiler-config"))
+	base := profiler.Default()
+	if dir := env.getenv(profileDirVariable); dir != "" {
+		base = profiler.FromDir(dir)
+	}
+	var dirErr error
+	if dir := c.String("profile-dir"); dir != "" {
+		dirErr = setProfileDir(settings, dir)
+	}
+	cfg, cfgErr := base.Override(settings)
+	stages, stagesErr := profileStages(c, cfg)
+	if cfgErr != nil && !cfg.Enabled() {
+		stagesErr = nil // whether stages can be chosen is not known
+	}
+	return cfg, stages, errors.Join(named("--profiler-config", errors.Join(settingsErr, cfgErr)), dirErr, stagesErr)
+}
+
+// profilerSettings reads the values of --profiler-config.
+func profilerSettings(texts []string) (map[string]any, error) {
+	for _, text := range texts {
+		if len(texts) > 1 && strings.HasPrefix(strings.TrimSpace(text), "{") {
+			return map[string]any{}, errors.New("a JSON object holds all settings; it cannot be combined with others")
 		}
 	}
-	base, fallback := profiler.Default(), env.getenv(profileDirVariable)
-	if fallback != "" {
-		base = profiler.FromDir(fallback)
+	settings, err := profiler.Settings(strings.Join(texts, ","))
+	if settings == nil {
+		settings = map[string]any{}
 	}
-	cfg, err = base.Parse(strings.Join(settings, ","))
-	if err != nil {
-		return cfg, nil, named("--profiler-config", err)
+	return settings, err
+}
+
+// setProfileDir adds what --profile-dir stands for to the settings of --profiler-config, which must not say otherwise.
+func setProfileDir(settings map[string]any, dir string) error {
+	var faults []error
+	if kind, given := settings["profiler"]; given && kind != profiler.KindTorch {
+		if kind == nil || kind == profiler.KindNone {
+			kind = "null"
+		}
+		faults = append(faults, fmt.Errorf("--profile-dir %s asks for profiler=torch, and --profiler-config for profiler=%v: leave one of them out", dir, kind))
 	}
-	if dir != "" {
-		cfg.Profiler, cfg.TorchProfilerDir = profiler.KindTorch, dir
+	if other, given := settings["torch_profiler_dir"]; given && !sameFolder(dir, other) {
+		faults = append(faults, fmt.Errorf("--profile-dir %s and --profiler-config torch_profiler_dir=%v are two folders: leave one of them out", dir, other))
 	}
-	if cfg.Profiler != profiler.KindTorch && cfg.TorchProfilerDir == fallback {
-		cfg.TorchProfilerDir = "" // the flags want another profiler, or none
+	settings["profiler"], settings["torch_profiler_dir"] = profiler.KindTorch, dir
+	return errors.Join(faults...)
+}
+
+// sameFolder reports whether a setting of torch_profiler_dir means dir.
+func sameFolder(dir string, setting any) bool {
+	text, ok := setting.(string)
+	if !ok {
+		return false
 	}
-	if err := cfg.Validate(); err != nil {
-		return cfg, nil, named("--profiler-config", err)
-	}
+	a, b := profiler.FromDir(dir), profiler.FromDir(text)
+	return a.Validate() == nil && b.Validate() == nil && a.TorchProfilerDir == b.TorchProfilerDir
+}
+
+// profileStages reads --profile-stages.
+func profileStages(c *cli.Context, cfg profiler.Config) (stages []int, err error) {
 	if !c.IsSet("profile-stages") {
-		return cfg, nil, nil
+		return nil, nil
 	}
 	if !cfg.Enabled() {
-		return cfg, nil, errors.New("--profile-stages needs --profile-dir, which says where the files go")
+		return nil, errors.New("--profile-stages needs --profile-dir, which says where the files go")
 	}
 	if cfg.RingSeconds > 0 {
-		return cfg, nil, errors.New("--profile-stages does not go with ring_seconds: every stage has a flight recorder")
+		return nil, errors.New("--profile-stages does not go with ring_seconds: every stage has a flight recorder")
 	}
 	for text := range strings.SplitSeq(c.String("profile-stages"), ",") {
 		id, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || id < 0 {
-			return cfg, nil, fmt.Errorf("--profile-stages: %q is no stage id, want a list such as 0,2", text)
+			return nil, fmt.Errorf("--profile-stages: %q is no stage id, want a list such as 0,2", text)
 		}
 		stages = append(stages, id)
 	}
-	return cfg, stages, nil
+	return stages, nil
 }
 
 // newLogger writes warnings to standard error; OMNI_LOG sets another level.

@@ -122,6 +122,7 @@ func TestProfileDirFromTheEnvironment(t *testing.T) {
 		"settings":            {[]string{"--profiler-config.activities=CPU", "--profiler-config", "max_events=9"}, limited},
 		"a flag comes first":  {[]string{"--profile-dir", dir}, profiler.FromDir(dir)},
 		"off":                 {[]string{"--profiler-config", "profiler=none"}, profiler.Default()},
+		"the folder twice":    {[]string{"--profile-dir", dir, "--profiler-config", "torch_profiler_dir=" + dir + "/."}, profiler.FromDir(dir)},
 		"another profiler":    {[]string{"--profiler-config", "profiler=cuda"}, cuda},
 		"a directory as JSON": {[]string{"--profiler-config", `{"torch_profiler_dir":"` + dir + `"}`}, profiler.FromDir(dir)},
 	} {
@@ -226,6 +227,34 @@ func TestUsageMistakes(t *testing.T) {
 		{"stage that is no number", []string{"--model", "m", "--prompt", "a", "--profile-dir", "d", "--profile-stages", "thinker"}, []string{`"thinker" is no stage id`}},
 		{"stage that is not there", []string{"--model", "m", "--prompt", "a", "--output-dir", t.TempDir(), "--profile-dir", t.TempDir(), "--profile-stages", "7"}, []string{"--profile-stages", "no such stage"}},
 		{"unknown profiler setting", []string{"--model", "m", "--prompt", "a", "--profiler-config", "bogus=1"}, []string{"--profiler-config", "bogus"}},
+		{
+			"faults of every kind in the profiler's settings",
+			[]string{
+				"--model", "m", "--prompt", "a", "--profile-dir", "d", "--profiler-config", "bogus=1,delay_iterations=-1,max_events=x", "--profiler-config.detail=all",
+				"--profile-stages", "one",
+			},
+			[]string{`unknown field "bogus"`, "delay_iterations: got -1", `max_events: got "x"`, `detail: got "all"`, `"one" is no stage id`},
+		},
+		{
+			"a folder for a profiler that has none",
+			[]string{"--model", "m", "--prompt", "a", "--profile-dir", "d", "--profiler-config", "profiler=cuda"},
+			[]string{"--profile-dir d asks for profiler=torch, and --profiler-config for profiler=cuda: leave one of them out"},
+		},
+		{
+			"a folder for no profiler",
+			[]string{"--model", "m", "--prompt", "a", "--profile-dir", "d", "--profiler-config", `{"profiler":null}`},
+			[]string{"and --profiler-config for profiler=null"},
+		},
+		{
+			"two folders",
+			[]string{"--model", "m", "--prompt", "a", "--profile-dir", "d", "--profiler-config", "torch_profiler_dir=e"},
+			[]string{"--profile-dir d and --profiler-config torch_profiler_dir=e are two folders"},
+		},
+		{
+			"settings and no profiler",
+			[]string{"--model", "m", "--prompt", "a", "--profiler-config", "max_iterations=5"},
+			[]string{"--profiler-config: max_iterations: nothing would be recorded, since no profiler is chosen", "--profile-dir DIR"},
+		},
 		{"JSON and more", []string{"--model", "m", "--prompt", "a", "--profiler-config", "{}", "--profiler-config", "max_iterations=1"}, []string{"cannot be combined"}},
 		{"a profile folder that cannot be", []string{"--model", "m", "--prompt", "a", "--output-dir", t.TempDir(), "--profile-dir", "/dev/null/x"}, []string{"--profile-dir: mkdir /dev/null"}},
 		{"checkpoint without a place", []string{"make-checkpoint"}, []string{"--out is missing"}},

@@ -119,7 +119,7 @@ func TestProfileOfAServerFaults(t *testing.T) {
 		{[]string{"start", "--url", unprofiled.URL}, 1, "start it with --profile-dir DIR"},
 		{[]string{"start", "--url", locked}, 1, "set OMNI_PROFILE_API_KEY, or --api-key"},
 		{[]string{"start", "--url", open, "--stages", "a"}, 2, `--stages: "a" is no stage id`},
-		{[]string{"start", "--url", open, "--set", "colour"}, 2, `--set is "colour", want NAME=VALUE`},
+		{[]string{"start", "--url", open, "--set", "colour"}, 2, `--set: profiler config: got "colour", want name=value`},
 		{[]string{"start", "--url", open, "--set", "colour=red"}, 2, `unknown field "colour"`},
 		{[]string{"start", "--url", open, "--set", "torch_profiler_dir=/tmp"}, 1, "files go to the server's own folder"},
 		{[]string{"start", "--url", open, "DIR"}, 2, "got 1 arguments, want none"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -48,17 +49,11 @@ func startProfileByURL(c *cli.Context, env *environment) error {
 	if text := c.String("request-ids"); text != "" {
 		body["request_ids"] = strings.Split(text, ",")
 	}
-	config := profiler.Default()
-	for _, pair := range c.StringSlice("set") {
-		name, value, found := strings.Cut(pair, "=")
-		if !found {
-			return usagef("--set is %q, want NAME=VALUE", pair)
-		}
-		if err := config.Set(name, value); err != nil {
-			return usagef("--set: %w", err)
-		}
-		body[name] = config.ToMap()[name]
+	settings, err := profiler.Settings(strings.Join(c.StringSlice("set"), ","))
+	if err != nil {
+		return usagef("--set: %w", err)
 	}
+	maps.Copy(body, settings)
 	var answer profileAnswer
 	if err := client.call(c.Context, http.MethodPost, body, &answer, "start_profile"); err != nil {
 		return err
