@@ -10,6 +10,7 @@ import (
 
 	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/gpu"
 )
 
@@ -32,6 +33,7 @@ type engine interface {
 	Generate(context.Context, pipeline.Request) (*pipeline.Response, error)
 	StartProfile(stages []int) (*pipeline.ProfileReport, error)
 	StopProfile(stages []int) (*pipeline.ProfileReport, error)
+	ProfileConfigs() map[int]profiler.Config
 	api.Engine
 	api.Profiler
 	flightRecorder

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/profiler"
 )
 
 // generateAction is what omni-run does without a subcommand.
@@ -39,6 +42,7 @@ type run struct {
 	folder   *outputFolder
 	progress *progress
 	told     string // the profile session whose files were listed last
+	profiles map[int]profiler.Config // of the stages that are profiled
 }
 
 // do opens the pipeline, runs all requests in it and reports. Whatever happens, with --format json standard output
@@ -78,6 +82,7 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 	}
 	defer func() { err = errors.Join(err, omni.Close()) }()
 	r.progress.loaded()
+	r.profiles = omni.ProfileConfigs()
 
 	endDumps := dumpOnSignal(ctx, omni, func(report *pipeline.ProfileReport, err error) {
 		if err != nil {
@@ -97,7 +102,7 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 	}
 	results = r.all(ctx, omni)
 	endDumps()
-	if !config.Profiler.Enabled() {
+	if len(r.profiles) == 0 {
 		return results, nil, nil
 	}
 	r.progress.writing()
@@ -115,8 +120,12 @@ func (r *run) inPipeline(ctx context.Context) (results []result, profile *profil
 // records reports whether the requests are recorded by a session. With flight recorders they are not: what those hold is
 // written when it is asked for, or when a request is slow.
 func (r *run) records() bool {
-	profiler := r.options.pipeline.Profiler
-	return profiler.Enabled() && profiler.RingSeconds == 0
+	return len(r.profiles) > 0 && !r.profilesHave(func(c profiler.Config) bool { return c.RingSeconds > 0 })
+}
+
+// profilesHave reports whether the configuration of any stage passes.
+func (r *run) profilesHave(passes func(profiler.Config) bool) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(r.profiles)), passes)
 }
 
 // endProfile ends the session and waits for its files; of flight recorders it returns the last dump, nil without one. Who
@@ -144,12 +153,11 @@ func (r *run) endProfile(ctx context.Context, omni engine) (*pipeline.ProfileRep
 // withoutPictures is the error of a session whose files are there and whose pictures were not waited for, nil if there were
 // to be none. stopped may be nil.
 func (r *run) withoutPictures(stopped *pipeline.ProfileReport) error {
-	profiler := r.options.pipeline.Profiler
-	if stopped == nil || !profiler.MergeProfiles {
+	if stopped == nil || len(stopped.Files) == 0 || !r.profilesHave(func(c profiler.Config) bool { return c.MergeProfiles }) {
 		return nil
 	}
 	return fmt.Errorf("the merged trace and the page of session %s were not waited for: omni-run profile merge %s makes the one, omni-run profile report %[2]s the other",
-		stopped.Session, profiler.TorchProfilerDir)
+		stopped.Session, profileFolder(stopped))
 }
 
 // all runs every request at once (the pipeline holds back what exceeds its limit) and returns the results in the

@@ -142,6 +142,15 @@ func (f *fakeOmni) StartProfile(stages []int) (*pipeline.ProfileReport, error) {
 	return &pipeline.ProfileReport{Session: "s1", Active: true}, nil
 }
 
+func (f *fakeOmni) ProfileConfigs() map[int]profiler.Config {
+	if !f.config.Profiler.Enabled() {
+		return nil
+	}
+	return map[int]profiler.Config{0: f.config.Profiler}
+}
+
+func (f *fakeOmni) ProfileDir() string { return f.config.Profiler.TorchProfilerDir }
+
 func (f *fakeOmni) StopProfile([]int) (*pipeline.ProfileReport, error) {
 	f.call("stop")
 	return f.session(), f.stopError

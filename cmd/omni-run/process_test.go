@@ -31,6 +31,8 @@ const (
 type behaviour struct {
 	Scripts map[string]pipelinetest.Script
 	Limits  *pipeline.Limits // nil for pipelinetest's
+	// Profilers are the profiler_config of stages, by id, as a stage config has them.
+	Profilers map[int]map[string]any
 }
 
 func TestMain(m *testing.M) {
@@ -49,7 +51,11 @@ func TestMain(m *testing.M) {
 			if b.Limits != nil {
 				cfg.Limits = *b.Limits
 			}
-			return pipeline.OpenGraph(ctx, cfg, pipelinetest.Graph())
+			graph := pipelinetest.Graph()
+			for id, settings := range b.Profilers {
+				graph.Config.Stages[id].Profiler = settings
+			}
+			return pipeline.OpenGraph(ctx, cfg, graph)
 		}))
 	}
 	os.Exit(m.Run())

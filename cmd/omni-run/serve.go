@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -200,14 +203,14 @@ func serve(c *cli.Context, env *environment) (err error) {
 	defer func() { err = errors.Join(err, omni.Close()) }()
 	progress.loaded()
 	options.server.Engine = omni
-	if options.pipeline.Profiler.Enabled() {
+	if len(omni.ProfileConfigs()) > 0 {
 		options.server.Profiler = omni
 	}
 	server, err := api.New(options.server)
 	if err != nil {
 		return err
 	}
-	options.warn()
+	options.warn(omni)
 	defer dumpOnSignal(c.Context, omni, options.logDump)()
 	options.server.Log.Info("serving", slog.String("address", listener.Addr().String()), slog.Any("models", options.server.Models))
 	fmt.Fprintf(env.stdout, "http://%s\n", listener.Addr())
@@ -224,15 +227,27 @@ func (o *serveOptions) logDump(report *pipeline.ProfileReport, err error) {
 		return
 	}
 	o.server.Log.Info("flight recorder is dumped", slog.String("session", report.Session), slog.Int("files", len(report.Files)),
-		slog.String("folder", o.pipeline.Profiler.TorchProfilerDir))
+		slog.String("folder", profileFolder(report)))
+}
+
+// profileFolder is where a session's files are.
+func profileFolder(report *pipeline.ProfileReport) string {
+	if len(report.Files) == 0 {
+		return ""
+	}
+	return filepath.Dir(report.Files[0].Path)
 }
 
 // warn logs what may surprise the owner of the machine.
-func (o *serveOptions) warn() {
+func (o *serveOptions) warn(omni engine) {
 	log := o.server.Log
-	if o.pipeline.Profiler.Enabled() {
+	var profilers []string
+	for _, config := range omni.ProfileConfigs() {
+		profilers = append(profilers, config.Profiler)
+	}
+	if slices.Sort(profilers); len(profilers) > 0 {
 		log.Warn("profiling is enabled: whoever may use its routes can slow the model down and fill the folder",
-			slog.String("profiler", o.pipeline.Profiler.Profiler), slog.String("folder", o.pipeline.Profiler.TorchProfilerDir))
+			slog.String("profiler", strings.Join(slices.Compact(profilers), ",")), slog.String("folder", omni.ProfileDir()))
 	}
 	switch {
 	case o.open && o.server.APIKey == "":

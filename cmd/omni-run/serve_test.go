@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,6 +50,35 @@ func TestServeAnswersAndEndsProperly(t *testing.T) {
 	require.Equal(t, url+"\n", got.stdout)
 	require.Contains(t, got.stderr, `"msg":"profiling is enabled`)
 	require.NotContains(t, got.stderr, "secret")
+}
+
+// A profiler in the stage config alone is as good as one of the command.
+func TestProfilerOfAStageConfig(t *testing.T) {
+	profilers := func(dir string) behaviour {
+		return behaviour{Profilers: map[int]map[string]any{1: {"profiler": "torch", "torch_profiler_dir": dir}}}
+	}
+	dir := t.TempDir()
+	server := newCommand(t, profilers(dir), "serve", "--model", "none", "--port", "0")
+	server.start()
+	url := server.address()
+	for _, route := range []string{"/start_profile", "/stop_profile"} {
+		_, err := (&client.Client{URL: url}).Post(t.Context(), route, struct{}{})
+		require.NoError(t, err, route)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	server.interrupt(syscall.SIGTERM)
+	got := server.end()
+	require.Zero(t, got.code, got.stderr)
+	require.Contains(t, got.stderr, `"profiler":"torch","folder":"`+dir)
+	require.FileExists(t, filepath.Join(dir, "profiler_out_1.txt"))
+
+	dir = t.TempDir()
+	command := newCommand(t, profilers(dir), "--prompt", "one", "--max-tokens", "3")
+	command.start()
+	got = command.end()
+	require.Zero(t, got.code, got.stderr)
+	require.Contains(t, got.stderr, "profile s1, in "+dir)
+	require.FileExists(t, filepath.Join(dir, "profiler_out_1.txt"))
 }
 
 func TestServeSaysWhoItIsOpenTo(t *testing.T) {
