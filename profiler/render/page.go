@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"gonum.org/v1/gonum/stat"
 
 	"github.com/omni-run/omni/profiler/analysis"
@@ -223,11 +224,12 @@ func gauge(v *float64, format string) string {
 	return fmt.Sprintf(format, *v)
 }
 
+// memory formats the memory of a GPU, in the unit in which those are sold.
 func memory(v *float64) string {
 	if v == nil {
 		return "-"
 	}
-	return sizeText(int64(*v))
+	return humanize.IBytes(uint64(max(*v, 0)))
 }
 
 // mark is a part of a request's row; Left and Width are in percent.

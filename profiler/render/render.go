@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"text/tabwriter"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/omni-run/omni/profiler/analysis"
 )
 
@@ -65,18 +67,8 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %s", n, thing)
 }
 
-// sizeText formats a number of bytes.
-func sizeText(n int64) string {
-	switch {
-	case n >= 10<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 10<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	case n >= 10<<10:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-	}
-	return fmt.Sprintf("%d B", n)
-}
+// sizeText formats a number of bytes, as the command does everywhere.
+func sizeText(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
 
 // operator names what took time by itself: a step is what was done in it outside of operators and modules.
 func operator(name string) string {

@@ -28,10 +28,10 @@ func Summary(w io.Writer, s *analysis.Summary, limit int) error {
 	t := table(out)
 	fmt.Fprintln(t, "stage\trecorded\tbusy\t\twaiting\t\tidle\t\tsteps\tp50\tp99\trequests\ttokens\thanded on\t")
 	for _, st := range s.Stages {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d B\t\n", label(st.Worker, st.Name), duration(st.WindowMS),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\t\n", label(st.Worker, st.Name), duration(st.WindowMS),
 			duration(st.BusyMS), percent(st.BusyMS, st.WindowMS), duration(st.WaitingMS), percent(st.WaitingMS, st.WindowMS),
 			duration(st.IdleMS), percent(st.IdleMS, st.WindowMS), st.Steps, duration(st.StepP50MS), duration(st.StepP99MS),
-			st.Requests, st.Tokens, st.BytesOut)
+			st.Requests, st.Tokens, sizeText(st.BytesOut))
 	}
 	_ = t.Flush()
 	for _, note := range notes(s) {
