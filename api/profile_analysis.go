@@ -203,7 +203,7 @@ func (s *Server) diffProfiles(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	diff, err := analysis.Compare(before, after, analysis.DiffOptions{Threshold: 0.05, Alpha: 0.01, MinShare: 0.01})
+	diff, err := analysis.Compare([]*analysis.Session{before}, []*analysis.Session{after}, analysis.DiffOptions{Threshold: 0.05, Alpha: 0.01, MinShare: 0.01})
 	if err != nil {
 		return fail(codeBusy, "%w", err)
 	}

@@ -41,7 +41,7 @@ type run struct {
 	options  *options
 	folder   *outputFolder
 	progress *progress
-	told     string // the profile session whose files were listed last
+	told     string                  // the profile session whose files were listed last
 	profiles map[int]profiler.Config // of the stages that are profiled
 }
 

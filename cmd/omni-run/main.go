@@ -43,6 +43,15 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// codedError is an error of a command that gives its exit codes a meaning of their own.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 func main() {
@@ -94,11 +103,14 @@ func interruptible(parent context.Context) (context.Context, func()) {
 
 func exitCode(ctx context.Context, err error) int {
 	var usage *usageError
+	var coded *codedError
 	switch {
 	case err == nil:
 		return 0 // also of a server that was told to end
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return exitInterrupted
+	case errors.As(err, &coded):
+		return coded.code
 	case errors.As(err, &usage):
 		return exitUsage
 	}
@@ -107,13 +119,14 @@ func exitCode(ctx context.Context, err error) int {
 
 // report tells a person why the command ended, if that is not plain from what was printed before.
 func report(w io.Writer, err error, code int) {
+	var usage *usageError
 	switch {
 	case code == exitInterrupted && (errors.Is(err, errRequestsFailed) || errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled)):
 		fmt.Fprintln(w, "omni-run: interrupted")
 	case code == exitInterrupted:
 		fmt.Fprintf(w, "omni-run: interrupted: %v\n", err)
 	case err == nil || errors.Is(err, errRequestsFailed):
-	case code == exitUsage:
+	case errors.As(err, &usage):
 		fmt.Fprintf(w, "omni-run: %v\nomni-run --help shows the flags, with examples\n", err)
 	default:
 		fmt.Fprintf(w, "omni-run: %v\n", err)

@@ -119,11 +119,15 @@ func TestProfileCommandFaults(t *testing.T) {
 		{[]string{"summary", dir, "--json", "--csv"}, 2, "exclude each other"},
 		{[]string{"top", dir, "--by", "name"}, 2, `cannot be sorted by "name"; want self, total, calls or device`},
 		{[]string{"top", dir, "--stage", "7"}, 2, "no trace of stage 7"},
-		{[]string{"diff", dir}, 2, "got 1 arguments, want the folders before and after"},
+		{[]string{"diff", dir}, 2, "got 1 arguments, want the sessions before and after"},
 		{[]string{"diff", dir, dir, "--threshold", "much"}, 2, `--threshold is "much", want a percentage`},
 		{[]string{"diff", dir, dir, "--alpha", "3"}, 2, "--alpha is 3"},
-		{[]string{"diff", dir, dir + "@s1"}, 2, "diff: both are session s1.1795311375000000000"},
-		{[]string{"diff", dir, dir + "@s7"}, 1, `"s7" with complete traces`},
+		{[]string{"diff", dir, dir + "@s1"}, 2, "diff: session s1.1795311375000000000 of " + dir + " is on both sides"},
+		{[]string{"diff", dir, dir + "@s7"}, 2, `"s7" with complete traces`},
+		{[]string{"diff", dir, "/missing"}, 2, "no such file"},
+		{[]string{"diff", dir, "/missing-*"}, 2, "no folder matches /missing-*"},
+		{[]string{"diff", dir, "/[" + "@s1"}, 2, "syntax error in pattern"},
+		{[]string{"diff", dir, t.TempDir() + "@*"}, 2, "there are no traces in"},
 		{[]string{"flame", dir, "--stage", "7"}, 2, "no trace of stage 7"},
 		{[]string{"flame", dir, "-o", "/proc/no/x.html"}, 1, "/proc/no"},
 		{[]string{"critical-path", dir, "--request", "third"}, 1, `has no request "third"`},
@@ -179,6 +183,35 @@ func TestProfileDiff(t *testing.T) {
 	tolerated := runCommand(t, &fakeOmni{}, "", "profile", "diff", before, after, "--threshold", "30%", "--json")
 	require.Zero(t, tolerated.code, tolerated.stderr)
 	require.Len(t, tolerated.object(t)["stages"], 2)
+}
+
+// Sides of several sessions: patterns, lists and all sessions of a folder.
+func TestProfileDiffOfSeveralSessions(t *testing.T) {
+	root := t.TempDir()
+	for name, slow := range map[string]float64{"main-1": 1, "main-2": 1.01, "main-3": 1.02, "branch-1": 1.2, "branch-2": 1.21, "branch,3": 1.22} {
+		require.NoError(t, os.Rename(writeProfile(t, slow), filepath.Join(root, name)))
+	}
+	at := func(names ...string) string {
+		for i := range names {
+			names[i] = filepath.Join(root, names[i])
+		}
+		return strings.Join(names, ",")
+	}
+	for _, sides := range [][2]string{
+		{at("main-*"), at("branch?*")},
+		{at("main-1", "main-2@s1", "main-3@*", "main-*"), at("branch-[12]", "branch-1")},
+	} {
+		got := runCommand(t, &fakeOmni{}, "", "profile", "diff", sides[0], sides[1], "--json")
+		require.Equal(t, 1, got.code, got.stderr)
+		stage := got.object(t)["stages"].([]any)[0].(map[string]any)
+		require.Equal(t, "sessions", stage["test"])
+		require.EqualValues(t, 60, stage["steps_before"], "each session once")
+	}
+	same := runCommand(t, &fakeOmni{}, "", "profile", "diff", at("main-1", "main-3"), at("main-2"))
+	require.Zero(t, same.code, same.stderr)
+	require.Contains(t, same.stdout, "runs of equal code can differ")
+	got := runCommand(t, &fakeOmni{}, "", "profile", "diff", at("branch,3"), at("branch-1"))
+	require.Zero(t, got.code, got.stderr)
 }
 
 // The parts of the critical path sum up to the end-to-end time.

@@ -115,7 +115,7 @@ func TestSlowerKernelIsARegression(t *testing.T) {
 		require.NoError(t, err)
 		return &Session{Workers: []*Worker{w}}
 	}
-	diff, err := Compare(session(100), session(200), DiffOptions{Threshold: 0.05, Alpha: 0.01, MinShare: 0.01})
+	diff, err := Compare(one(session(100)), one(session(200)), DiffOptions{Threshold: 0.05, Alpha: 0.01, MinShare: 0.01})
 	require.NoError(t, err)
 	slower := diff.Regressions()
 	require.Len(t, slower, 1)

@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/omni-run/omni/profiler/analysis"
@@ -11,9 +12,9 @@ import (
 // Diff writes a comparison with at most limit operators per stage.
 func Diff(w io.Writer, d *analysis.Diff, o analysis.DiffOptions, limit int) error {
 	out := &errorWriter{w: w}
-	fmt.Fprintf(out, "before %s, after %s; times are those of a typical step\n", d.Before, d.After)
+	fmt.Fprintf(out, "before %s, after %s; times are those of a typical step\n", strings.Join(d.Before, ", "), strings.Join(d.After, ", "))
 	for _, s := range d.Stages {
-		fmt.Fprintf(out, "\n%s, %d steps before, %d after\n", s.Worker, s.StepsBefore, s.StepsAfter)
+		fmt.Fprintf(out, "\n%s, %d steps before, %d after; p is over %s\n", s.Worker, s.StepsBefore, s.StepsAfter, s.Test)
 		t := table(out)
 		fmt.Fprintln(t, "before\tafter\tchange\tp\t\t  what")
 		line := func(c *analysis.Change, name string) {
@@ -30,7 +31,11 @@ func Diff(w io.Writer, d *analysis.Diff, o analysis.DiffOptions, limit int) erro
 		_ = t.Flush() // out remembers the error
 	}
 	if len(d.Skipped) > 0 {
-		fmt.Fprintf(out, "\nonly in one of the sessions: %s\n", strings.Join(d.Skipped, ", "))
+		fmt.Fprintf(out, "\nnot in all of the sessions: %s\n", strings.Join(d.Skipped, ", "))
+	}
+	if slices.ContainsFunc(d.Stages, func(s analysis.StageSet) bool { return s.Test == analysis.TestBlocks }) {
+		fmt.Fprint(out, "\np is over blocks of steps: it tells a change from noise within a session, but runs of equal code can differ, too.\n"+
+			"Give several sessions on each side to compare over sessions.\n")
 	}
 	fmt.Fprintf(out, "\n%s: longer by more than %.3g %%, p below %.2g, at least %.3g %% of a step\n",
 		count(len(d.Regressions()), "regression"), 100*o.Threshold, o.Alpha, 100*o.MinShare)
