@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Values of [Config.Profiler] that the user may write.
@@ -55,7 +56,8 @@ type Config struct {
 	TorchProfilerWithMemory bool
 	// DelayIterations is the step in which recording begins; 0 begins at once.
 	DelayIterations int
-	// MaxIterations is the number of steps to record; 0 does not limit them.
+	// MaxIterations is the number of steps to record; 0 does not limit them. In a worker that has had nothing to do for
+	// IdleLimit, recording ends before, unless MaxSeconds is set.
 	MaxIterations int
 	// WaitIterations and WarmupIterations, if one of them is not 0, put a schedule in front of the recording: after the
 	// delay, WaitIterations steps pass, WarmupIterations steps run under a recorder whose results are thrown away, and
@@ -297,6 +299,18 @@ func (c Config) limit() (steps int, reason string) {
 		return c.ActiveIterations, EndActiveIterations
 	}
 	return c.MaxIterations, EndMaxIterations
+}
+
+// IdleLimit is how long a session that is to end after a number of steps waits for the next one, unless max_seconds limits it:
+// a stage that gets no work would never come to its last.
+const IdleLimit = 5 * time.Minute
+
+// idleLimit is IdleLimit if it holds, else 0.
+func (c Config) idleLimit() time.Duration {
+	if steps, _ := c.limit(); steps == 0 || c.MaxSeconds > 0 {
+		return 0
+	}
+	return IdleLimit
 }
 
 // amountLimit keeps seconds within what a timer can hold and megabytes within what an int64 of bytes can.

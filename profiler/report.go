@@ -36,6 +36,8 @@ const (
 	EndActiveIterations = "active_iterations"
 	// EndMaxSeconds is max_seconds over.
 	EndMaxSeconds = "max_seconds"
+	// EndIdle is max_iterations or active_iterations not reached, since there was nothing to do for IdleLimit.
+	EndIdle = "idle"
 	// EndMaxEvents and EndMaxTraceMB are max_events and max_trace_mb reached.
 	EndMaxEvents  = "max_events"
 	EndMaxTraceMB = "max_trace_mb"

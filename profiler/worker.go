@@ -37,7 +37,7 @@ type Worker struct {
 	ended    bool     // the session's recording has begun and ended, or will never begin
 	stepOpen bool
 	waiting  bool      // the scope of an idle interval is open, in recorder or ring
-	deadline time.Time // of max_seconds; zero when there is none
+	deadline time.Time // of max_seconds, or of the step that an idle worker waits for; zero when there is none
 	timer    *time.Timer
 	asked    time.Time // when the recorder was last asked whether it is full
 	ring     ring
@@ -90,6 +90,7 @@ func (w *Worker) stepOfSession() error {
 	if !w.active || w.ended {
 		return nil
 	}
+	w.works()
 	w.counted++
 	if ready, err := w.prepare(); !ready || err != nil {
 		if err == nil {
@@ -166,6 +167,7 @@ const waitScope = "stage.wait"
 func (w *Worker) Idle() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.idles()
 	if w.waiting {
 		return nil
 	}

@@ -37,13 +37,15 @@ func (w *Worker) overrun() string {
 	switch {
 	case !w.active || w.ended:
 		return ""
+	case w.overdue() && w.begun.Config.idleLimit() > 0:
+		return EndIdle
 	case w.overdue():
 		return EndMaxSeconds
 	}
 	return w.exhausted()
 }
 
-// overdue reports whether max_seconds is over.
+// overdue reports whether max_seconds, or the time that an idle worker may wait, is over.
 func (w *Worker) overdue() bool { return !w.deadline.IsZero() && !w.now().Before(w.deadline) }
 
 // exhausted says why the recorder takes no more events, "" if it does.
@@ -84,6 +86,23 @@ func (w *Worker) schedule() {
 	}
 	if wait >= 0 {
 		w.timer = time.AfterFunc(wait, w.expire)
+	}
+}
+
+// idles begins the time that an idle worker may wait for its next step, unless it has begun.
+func (w *Worker) idles() {
+	limit := w.begun.Config.idleLimit()
+	if !w.active || w.ended || limit == 0 || !w.deadline.IsZero() {
+		return
+	}
+	w.deadline = w.now().Add(limit)
+	w.schedule()
+}
+
+// works ends that time. The timer that is left finds nothing to do.
+func (w *Worker) works() {
+	if w.begun.Config.idleLimit() > 0 {
+		w.deadline = time.Time{}
 	}
 }
 

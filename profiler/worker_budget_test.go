@@ -116,6 +116,85 @@ func TestMaxSecondsEndsAStageThatGetsNoWork(t *testing.T) {
 	}
 }
 
+// A stage that gets no work would never come to the last of the steps that it is to record.
+func TestIdleStageEndsASessionOfSteps(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*Config)
+		calls  string
+	}{
+		"while it records":         {func(c *Config) { c.MaxIterations = 9 }, "start, begin 0, end, scope stage.wait, scope end, begin 1, end, scope stage.wait, scope end, stop"},
+		"before its delay is over": {func(c *Config) { c.MaxIterations, c.DelayIterations = 9, 5 }, ""},
+		"while it warms up":        {func(c *Config) { c.WarmupIterations = 5 }, "warm up, stop"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench()
+				if err := b.Start(start(test.change)); err != nil {
+					t.Fatal(err)
+				}
+				idle := func() {
+					for range 3 { // a worker wakes up for messages that give it nothing to step
+						if err := b.Idle(); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Second)
+					}
+				}
+				if err := b.StepBegin(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * IdleLimit) // a long step is no idleness
+				if err := b.StepEnd(); err != nil {
+					t.Fatal(err)
+				}
+				idle()
+				time.Sleep(IdleLimit - 4*time.Second)
+				b.step(t) // so that the time begins anew
+				idle()
+				time.Sleep(IdleLimit - 4*time.Second)
+				if report := b.Report(); report.Ended != "" {
+					t.Errorf("it has ended early: %+v", report)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait() // the timer is due
+				if err := b.Settle(); err != nil {
+					t.Fatal(err)
+				}
+				if report, err := b.Wait(t.Context()); err != nil || report.Ended != EndIdle || report.State != StateDone || !report.Active {
+					t.Errorf("got %+v, %v", report, err)
+				}
+				b.saw(t, test.calls)
+			})
+		})
+	}
+}
+
+func TestOnlySessionsOfStepsEndWithIdleness(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"no number of steps": func(c *Config) { c.DelayIterations = 3 },
+		"a limit of its own": func(c *Config) { c.MaxIterations, c.MaxSeconds = 9, 3*IdleLimit.Seconds() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench()
+				if err := b.Start(start(change)); err != nil {
+					t.Fatal(err)
+				}
+				if err := b.Idle(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * IdleLimit)
+				if got := b.Report(); got.Ended != "" {
+					t.Errorf("got %+v", got)
+				}
+				if _, err := b.Stop(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
 func TestIdleTimeIsOneSlicePerInterval(t *testing.T) {
 	b := newBench()
 	idle := func() {
