@@ -33,6 +33,9 @@ type Omni struct {
 	profile  profileState
 	// telemetry is asked during profile sessions; nil for nothing.
 	telemetry telemetry.Source
+	// keptGPUs is what they did lately, nil without flight recorders or GPUs; keptGPUsError is why that is not known.
+	keptGPUs      *telemetry.Ring
+	keptGPUsError error
 
 	stop       context.CancelFunc // ends the supervisors
 	supervised sync.WaitGroup
@@ -119,6 +122,7 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 		o.stages = append(o.stages, s)
 	}
 	o.ends = make(chan error, len(o.stages))
+	o.keepGPUs()
 	return o, nil
 }
 
@@ -202,6 +206,7 @@ func (o *Omni) Close() error {
 		o.stop()
 		o.supervised.Wait()
 		o.closeProfiles()
+		_ = o.keptGPUs.Stop() // what went wrong was said with each dump
 		o.spawner.stop()
 		var errs []error
 		for range o.stages {

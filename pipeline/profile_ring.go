@@ -125,6 +125,7 @@ func (o *Omni) dump(ctx context.Context, trigger string) (*ProfileReport, error)
 	session.book = p.ring.book()
 	session.stopped = time.Now().UnixNano()
 	p.mu.Unlock()
+	o.dumpGPUs(session)
 	p.keep(session)
 	for _, t := range p.openTaps(session) {
 		p.finishing.Go(func() { o.completeTap(t) })

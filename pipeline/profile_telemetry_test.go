@@ -68,6 +68,32 @@ func TestSessionHasPicturesWithTelemetry(t *testing.T) {
 	}
 }
 
+// A dump tells of the time before it.
+func TestDumpHasTelemetry(t *testing.T) {
+	for _, want := range []error{nil, errors.New("the driver hangs")} {
+		o := flying(t, nil, func(cfg *pipeline.Config) { cfg.Telemetry = oneGPU{err: want} })
+		generate(t, o, "one")
+		if _, err := o.DumpProfile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		report, err := o.WaitProfile(t.Context(), "")
+		if err != nil || len(report.Pictures.Files) != 2 {
+			t.Fatalf("got %+v and %v, want two pictures", report, err)
+		}
+		folder := filepath.Dir(report.Pictures.Files[0].Path)
+		count := 0
+		devices, err := telemetry.Read(filepath.Join(folder, archive.TelemetryName), func(telemetry.Sample) error { count++; return nil })
+		switch {
+		case err != nil:
+			t.Error(err)
+		case want != nil && !strings.Contains(report.Pictures.Error, want.Error()):
+			t.Errorf("got the error %q, want it to say %v", report.Pictures.Error, want)
+		case want == nil && (len(devices) != 1 || count == 0 || report.Pictures.Error != ""):
+			t.Errorf("got %d devices, %d samples and the error %q, want a device that was sampled", len(devices), count, report.Pictures.Error)
+		}
+	}
+}
+
 func TestTelemetryThatFailsIsSaid(t *testing.T) {
 	report := session(t, oneGPU{err: errors.New("the driver hangs")})
 	if report.Pictures == nil || !strings.Contains(report.Pictures.Error, "the driver hangs") || len(report.Pictures.Files) != 2 {

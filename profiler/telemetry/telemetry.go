@@ -2,8 +2,9 @@
 // ran slower than they could.
 //
 // A [Source] knows how to ask the GPUs; package gpu has the one that asks NVIDIA's driver. [Record] asks it again and again
-// while a session lasts and writes a line of JSON per answer, after a line about the GPUs, into the session's folder. The
-// package itself calls no C, so that whatever reads profiles can use it.
+// while a session lasts and writes a line of JSON per answer, after a line about the GPUs, into the session's folder. A [Ring]
+// asks all the time and keeps the last seconds, for flight recorders. The package itself calls no C, so that whatever reads
+// profiles can use it.
 package telemetry
 
 import (
@@ -68,9 +69,8 @@ type header struct {
 	Devices []Device `json:"devices"`
 }
 
-// Recording is a file that is being written.
-type Recording struct {
-	path  string
+// watch asks GPUs in a goroutine of its own until Stop is called.
+type watch struct {
 	probe Probe
 	stop  chan struct{}
 	done  chan struct{}
@@ -78,25 +78,116 @@ type Recording struct {
 	err   error // read after done
 }
 
-// Record begins to ask the source's GPUs once a period and to write what they say to path. Without GPUs it returns nil,
-// which can be stopped like any other, and leaves no file.
-func Record(source Source, path string, period time.Duration) (*Recording, error) {
+func newWatch(probe Probe) watch {
+	return watch{probe: probe, stop: make(chan struct{}), done: make(chan struct{})}
+}
+
+// open returns a source's probe, nil without GPUs.
+func open(source Source) (Probe, error) {
 	probe, err := source.Open()
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
 	}
-	if probe == nil {
-		return nil, nil
+	return probe, nil
+}
+
+// end waits for the goroutine and returns the first error. Calls after the first do nothing more.
+func (w *watch) end() error {
+	w.once.Do(func() { close(w.stop) })
+	<-w.done
+	return w.err
+}
+
+// run hands on what the GPUs say once a period, and once more after the end, so that a short session has two samples.
+func (w *watch) run(period time.Duration, take func([]Sample) error) error {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for stopped := false; ; {
+		samples, err := w.probe.Sample()
+		if err != nil {
+			return err
+		}
+		now := time.Now().UnixNano()
+		for i := range samples {
+			samples[i].NS = now
+		}
+		if err := take(samples); err != nil || stopped {
+			return err
+		}
+		select {
+		case <-w.stop:
+			stopped = true
+		case <-ticker.C:
+		}
 	}
+}
+
+// file is a file that becomes visible when it is complete.
+type file struct {
+	*os.File
+	path     string
+	buffered *bufio.Writer
+	lines    *json.Encoder
+}
+
+func create(path string) (*file, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, errors.Join(fmt.Errorf("telemetry: %w", err), probe.Close())
+		return nil, fmt.Errorf("telemetry: %w", err)
 	}
-	file, err := os.Create(path + ".tmp")
+	f, err := os.Create(path + ".tmp")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("telemetry: %w", err), probe.Close())
+		return nil, fmt.Errorf("telemetry: %w", err)
 	}
-	r := &Recording{path: path, probe: probe, stop: make(chan struct{}), done: make(chan struct{})}
-	go r.run(file, period)
+	buffered := bufio.NewWriter(f)
+	return &file{File: f, path: path, buffered: buffered, lines: json.NewEncoder(buffered)}, nil
+}
+
+func (f *file) header(devices []Device) error {
+	return f.lines.Encode(header{Version: Version, Devices: devices})
+}
+
+func (f *file) write(samples []Sample) error {
+	for i := range samples {
+		if err := f.lines.Encode(&samples[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete closes the file and gives it its name, also after an error: what there is can be read.
+func (f *file) complete(err error) error {
+	if flushErr := f.buffered.Flush(); err == nil {
+		err = flushErr
+	}
+	return errors.Join(err, f.Close(), os.Rename(f.path+".tmp", f.path))
+}
+
+// Recording is a file that is being written.
+type Recording struct{ watch }
+
+// Record begins to ask the source's GPUs once a period and to write what they say to path. Without GPUs it returns nil,
+// which can be stopped like any other, and leaves no file.
+func Record(source Source, path string, period time.Duration) (*Recording, error) {
+	probe, err := open(source)
+	if probe == nil {
+		return nil, err
+	}
+	f, err := create(path)
+	if err != nil {
+		return nil, errors.Join(err, probe.Close())
+	}
+	r := &Recording{watch: newWatch(probe)}
+	go func() {
+		defer close(r.done)
+		err := f.header(probe.Devices())
+		if err == nil {
+			err = r.run(period, f.write)
+		}
+		if err := errors.Join(f.complete(err), probe.Close()); err != nil {
+			r.err = fmt.Errorf("telemetry: %w", err)
+		}
+	}()
 	return r, nil
 }
 
@@ -105,53 +196,7 @@ func (r *Recording) Stop() error {
 	if r == nil {
 		return nil
 	}
-	r.once.Do(func() { close(r.stop) })
-	<-r.done
-	return r.err
-}
-
-func (r *Recording) run(file *os.File, period time.Duration) {
-	defer close(r.done)
-	buffered := bufio.NewWriter(file)
-	err := r.write(json.NewEncoder(buffered), period)
-	if flushErr := buffered.Flush(); err == nil {
-		err = flushErr
-	}
-	err = errors.Join(err, file.Close(), r.probe.Close())
-	err = errors.Join(err, os.Rename(r.path+".tmp", r.path)) // what there is can be read, also after an error
-	if err != nil {
-		r.err = fmt.Errorf("telemetry: %w", err)
-	}
-}
-
-// write writes until Stop is called, once more after that, so that a short session has two samples.
-func (r *Recording) write(lines *json.Encoder, period time.Duration) error {
-	if err := lines.Encode(header{Version: Version, Devices: r.probe.Devices()}); err != nil {
-		return err
-	}
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
-	for stopped := false; ; {
-		samples, err := r.probe.Sample()
-		if err != nil {
-			return err
-		}
-		now := time.Now().UnixNano()
-		for i := range samples {
-			samples[i].NS = now
-			if err := lines.Encode(&samples[i]); err != nil {
-				return err
-			}
-		}
-		if stopped {
-			return nil
-		}
-		select {
-		case <-r.stop:
-			stopped = true
-		case <-ticker.C:
-		}
-	}
+	return r.end()
 }
 
 // Read reads a file and calls visit with every sample, in the order of time. A file that does not exist has no devices.

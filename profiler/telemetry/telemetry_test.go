@@ -75,6 +75,72 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// once is a probe of one GPU that is asked when the test lets it.
+type once struct {
+	probe
+	let chan struct{}
+}
+
+func (p *once) Sample() ([]telemetry.Sample, error) {
+	<-p.let
+	if p.err != nil {
+		return nil, p.err
+	}
+	return []telemetry.Sample{{Device: 0}}, nil
+}
+
+func TestRingKeepsTheLastSeconds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s1.5", "gpu.jsonl")
+	kept := func(ring *telemetry.Ring) int {
+		require.NoError(t, ring.Write(path))
+		n := 0
+		devices, err := telemetry.Read(path, func(telemetry.Sample) error { n++; return nil })
+		require.NoError(t, err)
+		require.Len(t, devices, 2)
+		return n
+	}
+	p := &once{let: make(chan struct{})}
+	long, err := telemetry.Keep(source{probe: p}, time.Hour, time.Nanosecond)
+	require.NoError(t, err)
+	for range 4 {
+		p.let <- struct{}{}
+	}
+	require.GreaterOrEqual(t, kept(long), 3, "the fourth may be under way")
+	close(p.let)
+	require.NoError(t, long.Stop())
+	require.NoError(t, long.Stop(), "stopping twice is harmless")
+	require.Equal(t, 1, p.closed)
+
+	p = &once{let: make(chan struct{})}
+	short, err := telemetry.Keep(source{probe: p}, 0, time.Nanosecond)
+	require.NoError(t, err)
+	for range 100 {
+		p.let <- struct{}{}
+	}
+	require.LessOrEqual(t, kept(short), 1)
+	close(p.let)
+	require.NoError(t, short.Stop())
+}
+
+func TestRingFaults(t *testing.T) {
+	var none *telemetry.Ring
+	none, err := telemetry.Keep(source{}, time.Hour, time.Hour)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "gpu.jsonl")
+	require.NoError(t, none.Write(path))
+	require.NoFileExists(t, path)
+	require.NoError(t, none.Stop())
+	broken := errors.New("the driver hangs")
+	_, err = telemetry.Keep(source{err: broken}, time.Hour, time.Hour)
+	require.ErrorIs(t, err, broken)
+	ring, err := telemetry.Keep(source{probe: &probe{err: broken}}, time.Hour, time.Hour)
+	require.NoError(t, err)
+	require.ErrorIs(t, ring.Stop(), broken)
+	require.ErrorIs(t, ring.Write(path), broken, "a dump says that its telemetry ended")
+	require.FileExists(t, path)
+	require.Error(t, ring.Write("/proc/no/gpu.jsonl"))
+}
+
 func TestRecordWithoutGPUs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s1.5", "gpu.jsonl")
 	recording, err := telemetry.Record(source{}, path, time.Hour)
