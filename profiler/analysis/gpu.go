@@ -9,15 +9,21 @@ import (
 	"github.com/omni-run/omni/profiler/telemetry"
 )
 
-// GPU is what one GPU did over the time of a session: means over equal intervals, nil where nothing was reported.
+// GPU is what one GPU did over the time of a session.
 type GPU struct {
 	telemetry.Device
-	BusyPercent []*float64 `json:"busy_pct"`
-	PowerWatts  []*float64 `json:"power_w"`
-	SMClockMHz  []*float64 `json:"sm_clock_mhz"`
-	MemoryMiB   []*float64 `json:"memory_mib"`
-	// Throttled is the share of samples in which something kept the clocks down.
+	// Gauges are the numbers that it reported.
+	Gauges []GaugeSeries `json:"gauges"`
+	// Throttled is the share of samples in which something kept the clocks down, over the same intervals.
 	Throttled []*float64 `json:"throttled"`
+}
+
+// GaugeSeries is one of [telemetry.Gauges] over the time of a session: means over equal intervals, nil where nothing was
+// reported.
+type GaugeSeries struct {
+	Name   string     `json:"name"`
+	Unit   string     `json:"unit"`
+	Values []*float64 `json:"values"`
 }
 
 // GPUUse is what the GPU of one worker did during its recording. A nil field was not reported.
@@ -48,7 +54,10 @@ func add[T uint32 | uint64 | float64](g *gauge, p *T) {
 	if p == nil {
 		return
 	}
-	v := float64(*p)
+	g.add(float64(*p))
+}
+
+func (g *gauge) add(v float64) {
 	if g.n == 0 {
 		g.min, g.max = v, v
 	}
@@ -115,7 +124,10 @@ func (u *gpuUse) use() *GPUUse {
 func (s *Session) readTelemetry(path string) error {
 	start, end := s.window()
 	width := float64(end-start) / Intervals
-	type series struct{ busy, power, sm, memory, throttled [Intervals]gauge }
+	type series struct {
+		numbers   [len(telemetry.Gauges)][Intervals]gauge
+		throttled [Intervals]gauge
+	}
 	all := map[int]*series{}
 	workers := map[int][]*Worker{}
 	for _, w := range s.Workers {
@@ -139,18 +151,16 @@ func (s *Session) readTelemetry(path string) error {
 			all[sample.Device] = of
 		}
 		i := min(Intervals-1, int(float64(sample.NS-start)/width))
-		add(&of.busy[i], sample.BusyPercent)
-		add(&of.power[i], sample.PowerWatts)
-		add(&of.sm[i], sample.SMClockMHz)
-		if sample.MemoryUsedBytes != nil {
-			mib := float64(*sample.MemoryUsedBytes) / (1 << 20)
-			add(&of.memory[i], &mib)
+		for n, g := range telemetry.Gauges {
+			if v, ok := g.Of(&sample); ok {
+				of.numbers[n][i].add(v)
+			}
 		}
 		down := 0.0
 		if len(sample.Throttle) > 0 {
 			down = 1
 		}
-		add(&of.throttled[i], &down)
+		of.throttled[i].add(down)
 		return nil
 	})
 	for _, d := range devices {
@@ -158,10 +168,13 @@ func (s *Session) readTelemetry(path string) error {
 		if of == nil {
 			continue // it was never asked while the workers recorded
 		}
-		s.GPUs = append(s.GPUs, &GPU{
-			Device: d, BusyPercent: means(&of.busy), PowerWatts: means(&of.power), SMClockMHz: means(&of.sm), MemoryMiB: means(&of.memory),
-			Throttled: means(&of.throttled),
-		})
+		gpu := &GPU{Device: d, Gauges: []GaugeSeries{}, Throttled: means(&of.throttled)}
+		for n, g := range telemetry.Gauges {
+			if slices.ContainsFunc(of.numbers[n][:], func(g gauge) bool { return g.n > 0 }) {
+				gpu.Gauges = append(gpu.Gauges, GaugeSeries{Name: g.Name, Unit: g.Unit, Values: means(&of.numbers[n])})
+			}
+		}
+		s.GPUs = append(s.GPUs, gpu)
 	}
 	return err
 }

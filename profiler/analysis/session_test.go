@@ -61,8 +61,11 @@ func TestTelemetryOfAWorker(t *testing.T) {
 	gpus := s.Timeline().GPUs
 	require.Len(t, gpus, 2)
 	require.Equal(t, "B", gpus[1].Name)
-	require.InDelta(t, 100, *gpus[1].PowerWatts[10*Intervals/195], 1e-9)
-	require.Nil(t, gpus[1].PowerWatts[0])
+	require.Len(t, gpus[1].Gauges, 3, "what was reported: %v", gpus[1].Gauges)
+	power := gpus[1].Gauges[1]
+	require.Equal(t, "power W", power.Name+" "+power.Unit)
+	require.InDelta(t, 100, *power.Values[10*Intervals/195], 1e-9)
+	require.Nil(t, power.Values[0])
 	require.InDelta(t, 1, *gpus[1].Throttled[100*Intervals/195], 1e-9)
 }
 

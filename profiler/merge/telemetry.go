@@ -16,30 +16,6 @@ const (
 	gpuStride = 1000
 )
 
-// gauges are the numbers of a sample, each a track.
-var gauges = []struct {
-	name string
-	of   func(*telemetry.Sample) (float64, bool)
-}{
-	{"busy %", func(s *telemetry.Sample) (float64, bool) { return value(s.BusyPercent) }},
-	{"memory busy %", func(s *telemetry.Sample) (float64, bool) { return value(s.MemoryBusyPercent) }},
-	{"memory used MiB", func(s *telemetry.Sample) (float64, bool) {
-		bytes, ok := value(s.MemoryUsedBytes)
-		return bytes / (1 << 20), ok
-	}},
-	{"power W", func(s *telemetry.Sample) (float64, bool) { return value(s.PowerWatts) }},
-	{"SM clock MHz", func(s *telemetry.Sample) (float64, bool) { return value(s.SMClockMHz) }},
-	{"memory clock MHz", func(s *telemetry.Sample) (float64, bool) { return value(s.MemoryClockMHz) }},
-	{"temperature C", func(s *telemetry.Sample) (float64, bool) { return value(s.TemperatureC) }},
-}
-
-func value[T uint32 | uint64 | float64](p *T) (float64, bool) {
-	if p == nil {
-		return 0, false
-	}
-	return float64(*p), true
-}
-
 // slowdown is a reason that keeps the clocks of a GPU down.
 type slowdown struct {
 	device int
@@ -76,14 +52,14 @@ func (m *merger) telemetry(path string) error {
 	}
 	devices, err := telemetry.Read(path, func(s telemetry.Sample) error {
 		last = s.NS
-		for _, g := range gauges {
-			number, ok := g.of(&s)
+		for _, g := range telemetry.Gauges {
+			number, ok := g.Of(&s)
 			if !ok {
 				continue
 			}
 			m.result.Counters++
 			err := m.out.Write(&trace.Event{
-				Phase: trace.Counter, Name: g.name, Process: trace.Number(gpuPID + int64(s.Device)*gpuStride), Thread: trace.Number(0),
+				Phase: trace.Counter, Name: g.Name + " " + g.Unit, Process: trace.Number(gpuPID + int64(s.Device)*gpuStride), Thread: trace.Number(0),
 				Time: max(0, s.NS-m.baseNS), Args: fmt.Appendf(nil, `{"value": %g}`, number),
 			})
 			if err != nil {

@@ -132,28 +132,19 @@ func Page(w io.Writer, in PageInput) error {
 func gpuCharts(drawn *charts, gpus []*analysis.GPU) []chart {
 	var list []chart
 	for _, g := range gpus {
-		for _, number := range []struct {
-			name   string
-			values []*float64
-			s      series
-		}{
-			{"busy", g.BusyPercent, series{Unit: " %", Top: 100}},
-			{"power", g.PowerWatts, series{Unit: " W"}},
-			{"SM clock", g.SMClockMHz, series{Unit: " MHz"}},
-			{"memory used", g.MemoryMiB, series{Unit: " MiB"}},
-		} {
-			var known []float64 // a GPU does not report everything
-			for _, v := range number.values {
+		for _, number := range g.Gauges {
+			var known []float64 // not at every moment
+			for _, v := range number.Values {
 				if v != nil {
 					known = append(known, *v)
 				}
 			}
-			if len(known) == 0 {
-				continue
+			s := series{Values: number.Values, Unit: " " + number.Unit, Color: "gpu"}
+			if number.Unit == "%" {
+				s.Top = 100
 			}
-			number.s.Values, number.s.Color = number.values, "gpu"
-			title := fmt.Sprintf("GPU %d, %s: %s", g.Index, g.Name, number.name)
-			list = append(list, drawn.add(title, fmt.Sprintf("%.0f%s on average", stat.Mean(known, nil), number.s.Unit), number.s))
+			title := fmt.Sprintf("GPU %d, %s: %s", g.Index, g.Name, number.Name)
+			list = append(list, drawn.add(title, fmt.Sprintf("%.0f%s on average", stat.Mean(known, nil), s.Unit), s))
 		}
 	}
 	return list
