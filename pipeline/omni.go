@@ -107,6 +107,9 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 		}
 	}
 	placed, placements := place(&cfg, graph.Config, o.log)
+	if err := o.profile.checkDevices(placed, placements); err != nil {
+		return nil, err
+	}
 	o.spawner = newSpawner()
 	for rank, deployed := range placed.Stages {
 		s := &stage{

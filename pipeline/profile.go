@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
 	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/picture"
@@ -136,6 +138,9 @@ func (p *profileState) configure(cfg *Config, deployed *config.Config) error {
 	p.ceilings = cfg.ProfileCeilings
 	p.turn = make(chan struct{}, 1)
 	p.configs = map[int]profiler.Config{}
+	if err := p.ceilings.Validate(); err != nil {
+		return fmt.Errorf("profile ceilings: %w", err)
+	}
 	base, err := cfg.Profiler.Checked()
 	if err != nil {
 		return fmt.Errorf("profiler configuration: %w", err)
@@ -157,6 +162,29 @@ func (p *profileState) configure(cfg *Config, deployed *config.Config) error {
 	}
 	p.ring.configure(p.configs, cfg.Limits.filled().DumpPause)
 	return errors.Join(faults...)
+}
+
+// checkDevices refuses profiler=cuda where no stage that has it runs on a GPU, before anything is loaded. reasons says why
+// stages are where they are.
+func (p *profileState) checkDevices(placed *config.Config, reasons map[int]string) error {
+	var where, why []string
+	for _, s := range placed.Stages {
+		switch {
+		case p.configs[s.ID].Profiler != profiler.KindCUDA:
+		case strings.HasPrefix(s.Device, "cuda"):
+			return nil // what the others lack their workers say
+		default:
+			where = append(where, fmt.Sprintf("stage %d on %s", s.ID, s.Device))
+			if reason := reasons[s.ID]; reason != "" && !slices.Contains(why, reason) {
+				why = append(why, reason)
+			}
+		}
+	}
+	if len(where) == 0 {
+		return nil
+	}
+	text := strings.Join(append([]string{strings.Join(where, ", ")}, why...), ": ")
+	return message.Errorf(message.FailedPrecondition, "profiler=cuda has nothing to watch, since no stage runs on a GPU (%s); profiler=torch records on every device", text)
 }
 
 // ProfileConfigs are the profiler configurations of the stages that have one, by id: the pipeline's with the stage's own

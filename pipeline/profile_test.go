@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/omni-run/omni/pipeline"
+	"github.com/omni-run/omni/pipeline/config"
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/pipeline/pipelinetest"
 	"github.com/omni-run/omni/profiler"
@@ -360,5 +361,26 @@ func TestAStageCanBeLeftOut(t *testing.T) {
 	}
 	if len(started.Workers) != 2 || started.Workers[1].Stage != 2 {
 		t.Errorf("got %+v, want stages 0 and 2", started.Workers)
+	}
+}
+
+// That there is no GPU is known before the model is loaded, and is said once.
+func TestACUDAProfilerNeedsAGPU(t *testing.T) {
+	cfg := pipelinetest.Config(t, nil)
+	cfg.Profiler = profiler.Default()
+	cfg.Profiler.Profiler = profiler.KindCUDA
+	cfg.Machine = func() (config.Machine, error) { return config.Machine{Reason: "no driver"}, nil }
+	cfg.Progress = func(pipeline.Progress) { t.Error("a stage was loaded") }
+	graph := pipelinetest.Graph()
+	for i := range graph.Config.Stages {
+		graph.Config.Stages[i].Device = config.Auto
+	}
+	o, err := pipeline.OpenGraph(t.Context(), cfg, graph)
+	if err == nil {
+		o.Close()
+	}
+	want := "profiler=cuda has nothing to watch, since no stage runs on a GPU (stage 0 on cpu, stage 1 on cpu, stage 2 on cpu: no device was given, and there is no GPU to use: no driver)"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }

@@ -2,6 +2,7 @@ package profiler
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 func TestSettingsOfAStart(t *testing.T) {
 	base := FromDir("/d")
 	base.MaxEvents, base.RingSeconds, base.Recorder = 50, 10, RecorderStream
-	ceilings := Ceilings{MaxSeconds: 60, MaxEvents: 100}
+	ceilings := Ceilings{MaxSeconds: 60, MaxEvents: 100, Kept: []string{"detail", "torch_profiler_with_stack"}}
 	own := base.clone()
 	own.MaxSeconds, own.RingSeconds = 60, 0
 	changed := own.clone()
@@ -42,8 +43,15 @@ func TestSettingsOfAStart(t *testing.T) {
 		"wrong values": {
 			map[string]any{"delay_iterations": -1, "detail": "all"}, Config{}, []string{"delay_iterations: got -1", `detail: got "all"`},
 		},
+		"what the server keeps": {
+			map[string]any{"detail": "modules", "torch_profiler_with_stack": false},
+			Config{},
+			[]string{"detail: got modules, the server keeps ops", "torch_profiler_with_stack: got false, the server keeps true"},
+		},
+		"what the server keeps, as it is": {map[string]any{"detail": "ops"}, own, nil},
 		"a wrong type and more": {
-			map[string]any{"max_iterations": "2", "profiler": "cuda", "delay_iterations": -1, "colour": 1, "max_events": 101}, Config{},
+			map[string]any{"max_iterations": "2", "profiler": "cuda", "delay_iterations": -1, "colour": 1, "max_events": 101},
+			Config{},
 			[]string{
 				"max_iterations: got 2 (string)", "profiler: it belongs", "delay_iterations: got -1", `unknown field "colour"`,
 				"max_events: got 101, the server allows at most 100",
@@ -64,5 +72,17 @@ func TestSettingsOfAStart(t *testing.T) {
 	}
 	if base.RingSeconds != 10 || base.Activities[0] != "CPU" {
 		t.Errorf("the base has changed: %+v", base)
+	}
+}
+
+func TestCeilingsThatAreRefused(t *testing.T) {
+	err := Ceilings{MaxSeconds: -1, MaxEvents: -2, MaxTraceMB: math.NaN(), Kept: []string{"recorder", "colour"}}.Validate()
+	for _, want := range []string{"max_seconds: got -1", "max_events: got -2", "max_trace_mb: got NaN", `settings to keep: profiler config: unknown field "colour"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+	if err := (Ceilings{MaxSeconds: 1, Kept: FieldNames()}).Validate(); err != nil {
+		t.Error(err)
 	}
 }

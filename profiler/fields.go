@@ -51,7 +51,7 @@ func (c Config) ToMap() map[string]any {
 	c = c.clone()
 	m := make(map[string]any, len(fields))
 	for _, f := range fields {
-		m[f.name] = reflect.ValueOf(f.at(&c)).Elem().Interface()
+		m[f.name] = c.value(f.name)
 	}
 	if c.Profiler == KindNone {
 		m["profiler"] = nil
@@ -164,7 +164,7 @@ func Settings(text string) (map[string]any, error) {
 			faults = append(faults, err)
 			continue
 		}
-		settings[name] = reflect.ValueOf(read.at(name)).Elem().Interface()
+		settings[name] = read.value(name)
 	}
 	return settings, errors.Join(faults...)
 }
@@ -322,6 +322,9 @@ func (c *Config) at(name string) any {
 	}
 	return nil
 }
+
+// value is that of a known field.
+func (c *Config) value(name string) any { return reflect.ValueOf(c.at(name)).Elem().Interface() }
 
 func known(name string) bool {
 	return slices.ContainsFunc(fields, func(f field) bool { return f.name == name })

@@ -17,6 +17,7 @@ import (
 	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/profiler"
 )
 
 // The groups of serve's own flags.
@@ -77,6 +78,7 @@ func serveFlags() []cli.Flag {
 
 		&cli.StringFlag{Name: "profile-dir", Category: profilingGroup, Usage: "`DIR` let requests start profiling; its files go there"},
 		&cli.StringSliceFlag{Name: "profiler-config", Category: profilingGroup, Usage: "`NAME=VALUE` a profiler setting (lists: activities=CPU,CUDA), or all of them as one JSON object; --profiler-config.NAME=VALUE means the same"},
+		&cli.StringFlag{Name: "keep-profile-settings", Category: profilingGroup, Usage: "`LIST` settings that no start may change, such as recorder,detail,torch_profiler_with_stack; default: none"},
 	}...)
 }
 
@@ -116,6 +118,13 @@ func readServeOptions(c *cli.Context, env *environment) (*serveOptions, error) {
 	limits.Request, limits.Drain = c.Duration("request-timeout"), c.Duration("drain-timeout")
 	if o.pipeline.MaxConcurrency > 0 {
 		check(limits.Validate())
+	}
+	if c.IsSet("keep-profile-settings") {
+		kept := &o.pipeline.ProfileCeilings.Kept
+		for name := range strings.SplitSeq(c.String("keep-profile-settings"), ",") {
+			*kept = append(*kept, strings.TrimSpace(name))
+		}
+		check(named("--keep-profile-settings", profiler.Ceilings{Kept: *kept}.Validate()))
 	}
 	o.server = api.Config{
 		Models: c.StringSlice("served-model-name"), Version: version(), Limits: limits, Log: o.pipeline.Log,

@@ -98,12 +98,33 @@ func TestServeSaysWhoItIsOpenTo(t *testing.T) {
 	}
 }
 
+// What a session costs is the server's to say: recorder=kineto, for one, holds gigabytes.
+func TestServeKeepsSettings(t *testing.T) {
+	p := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--profile-dir", t.TempDir(),
+		"--keep-profile-settings", "recorder, detail")
+	server := &client.Client{URL: p.address()}
+	for setting, refused := range map[string]struct{ value, want string }{
+		"recorder": {"kineto", "recorder: got kineto, the server keeps stream"},
+		"detail":   {"modules", "detail: got modules, the server keeps ops"},
+	} {
+		_, err := server.Post(t.Context(), "/start_profile", map[string]any{setting: refused.value})
+		require.ErrorContains(t, err, "400: ", setting)
+		require.ErrorContains(t, err, refused.want)
+	}
+	_, err := server.Post(t.Context(), "/start_profile", map[string]any{"recorder": "stream", "max_iterations": 3})
+	require.NoError(t, err)
+	http.DefaultClient.CloseIdleConnections()
+	p.interrupt(syscall.SIGTERM)
+	require.Zero(t, p.end().code)
+}
+
 func TestServeFlags(t *testing.T) {
-	got := runCommand(t, &fakeOmni{}, "", "serve", "--host", "example.com", "--port", "70000", "--max-queue", "-1", "--log-format", "xml", "--request-timeout", "0s")
+	got := runCommand(t, &fakeOmni{}, "", "serve", "--host", "example.com", "--port", "70000", "--max-queue", "-1", "--log-format", "xml", "--request-timeout", "0s",
+		"--keep-profile-settings", "recorder,colour")
 	require.Equal(t, exitUsage, got.code)
 	for _, text := range []string{
 		"--model is missing", "--port is 70000", `--host: "example.com" is no address`, "limit of waiting requests is -1", `--log-format is "xml"`,
-		"limit of request time is 0s",
+		"limit of request time is 0s", `--keep-profile-settings: settings to keep: profiler config: unknown field "colour"`,
 	} {
 		require.Contains(t, got.stderr, text)
 	}
