@@ -16,7 +16,7 @@ import (
 // chatRequest is the body of POST /v1/chat/completions.
 type chatRequest struct {
 	Model               string        `json:"model"`
-	Messages            []chatMessage `json:"messages" schema:"required;minItems=1"`
+	Messages            []chatMessage `json:"messages" schema:"required;minItems=1;example=[{\"role\":\"user\",\"content\":\"Hello\"}]"`
 	Audio               *chatAudio    `json:"audio"`
 	Stream              *bool         `json:"stream"`
 	StreamOptions       *chatStream   `json:"stream_options"`
@@ -231,6 +231,10 @@ func (s *Server) prepareChat(body *chatRequest) (*chat, error) {
 		}
 	}
 	if chat.request.Speech, err = chat.wants.speech(); err != nil {
+		return nil, err
+	}
+	// Of the two names of the limit the newer one wins, but both must be good.
+	if err := checkParams("", config.SamplingParams{MaxTokens: body.MaxTokens}, s.cfg.Limits); err != nil {
 		return nil, err
 	}
 	chat.request.MaxAudio = time.Duration(s.cfg.Limits.AudioSeconds * float64(time.Second))

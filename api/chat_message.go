@@ -51,12 +51,12 @@ func (c *content) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 }
 
 // schema implements describer.
-func (content) schema(s *schemas) object {
+func (content) schema(*schemas) object {
 	part := object{
 		"type": "object", "required": []string{"type", "text"}, "additionalProperties": false,
 		"properties": object{"type": object{"type": "string", "enum": []any{"text"}}, "text": object{"type": "string"}},
 	}
-	return object{"oneOf": []object{{"type": "string", "maxLength": s.limits["characters"]}, {"type": "array", "items": part}}}
+	return object{"oneOf": []object{{"type": "string"}, {"type": "array", "items": part}}}
 }
 
 // contentPart is one part of a content. The fields of the kinds that are not supported are listed so that the answer can say so.

@@ -68,6 +68,22 @@ func decodeText(body []byte, into any) error {
 	return invalid("", "the body cannot be read: %w", err)
 }
 
+// numbers decodes a list of whole numbers, or null. A null in it, which a decoder takes for 0 otherwise, is an error.
+func numbers[T int | int64](decoder *jsontext.Decoder) ([]T, error) {
+	var pointers []*T
+	if err := json.UnmarshalDecode(decoder, &pointers); err != nil || pointers == nil {
+		return nil, err
+	}
+	list := make([]T, len(pointers))
+	for i, p := range pointers {
+		if p == nil {
+			return nil, invalid(fmt.Sprintf("[%d]", i), "got null, want a whole number")
+		}
+		list[i] = *p
+	}
+	return list, nil
+}
+
 // mismatch says what was wrong with a value, without the names of Go types.
 func mismatch(e *json.SemanticError) error {
 	kind := "a value of another kind"

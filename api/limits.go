@@ -16,6 +16,8 @@ type Limits struct {
 	MaxTokens int
 	// AudioSeconds ends a request's speech.
 	AudioSeconds float64
+	// ProfileSeconds is the longest that one GET /profile records.
+	ProfileSeconds float64
 	// Running is how many requests the engine works on at once; it is used to say whether a request waits.
 	Running int
 	// Waiting is how many requests may wait beside those that run. One more is refused.
@@ -35,7 +37,7 @@ type Limits struct {
 // DefaultLimits returns limits that suit one machine.
 func DefaultLimits() Limits {
 	return Limits{
-		BodyBytes: 4 << 20, PromptBytes: 256 << 10, MaxTokens: 1 << 16, AudioSeconds: 300, Running: 16, Waiting: 64,
+		BodyBytes: 4 << 20, PromptBytes: 256 << 10, MaxTokens: 1 << 16, AudioSeconds: 300, ProfileSeconds: 3600, Running: 16, Waiting: 64,
 		Request: 10 * time.Minute, Body: 30 * time.Second, Write: 30 * time.Second, Idle: 2 * time.Minute, Drain: time.Minute,
 	}
 }
@@ -52,6 +54,7 @@ func (l Limits) Validate() error {
 		{"prompt bytes", l.PromptBytes > 0, l.PromptBytes},
 		{"max tokens", l.MaxTokens > 0, l.MaxTokens},
 		{"audio seconds", l.AudioSeconds > 0, l.AudioSeconds},
+		{"profile seconds", l.ProfileSeconds > 0, l.ProfileSeconds},
 		{"running requests", l.Running > 0, l.Running},
 		{"request time", l.Request > 0, l.Request},
 		{"body time", l.Body > 0, l.Body},

@@ -72,6 +72,58 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 	require.NotNil(t, doc.Paths.Value("/version").Get.Security)
 }
 
+// The document names every setting of a session, and what the profile routes refuse is not in it.
+func TestDocumentDescribesProfileRequests(t *testing.T) {
+	f := &fakeProfiler{t: t, dir: t.TempDir()}
+	s := newServer(t, func(c *api.Config) { c.Profiler, c.Limits.ProfileSeconds = f, 0.1 })
+	_, router := document(t, s)
+	for _, test := range []struct {
+		target, body string
+		good         bool
+	}{
+		{"POST /start_profile", ``, true},
+		{"POST /start_profile", `null`, true},
+		{"POST /start_profile", `{"stages":null,"request_ids":["a"],"max_seconds":null,"detail":null}`, true},
+		{"POST /start_profile", `{"max_seconds":1.5,"num_steps":3,"with_stack":false,"activities":["CPU","GPU"],"profile_prefix":"night","recorder":"kineto"}`, true},
+		{"POST /start_profile", `{"torch_profiler_dir":"/tmp"}`, false},
+		{"POST /start_profile", `{"colour":1}`, false},
+		{"POST /start_profile", `{"detail":"all"}`, false},
+		{"POST /start_profile", `{"max_events":1.5}`, false},
+		{"POST /start_profile", `{"max_iterations":-1}`, false},
+		{"POST /start_profile", `{"activities":[]}`, false},
+		{"POST /start_profile", `{"profile_prefix":"../x"}`, false},
+		{"POST /start_profile", `{"request_ids":["a b"]}`, false},
+		{"POST /stop_profile", `{"stages":[0],"wait":true}`, true},
+		{"POST /stop_profile", `{"wait":"no"}`, false},
+		{"GET /profile?seconds=0.01&max_iterations=3&activities=CPU,GPU&use_gzip=true", ``, true},
+		{"GET /profile?seconds=0", ``, false},
+		{"GET /profile?seconds=0.2", ``, false}, // more than the server allows
+		{"GET /profile?seconds=0.01&detail=all", ``, false},
+		{"GET /profile?seconds=0.01&max_iterations=few", ``, false},
+	} {
+		method, target, _ := strings.Cut(test.target, " ")
+		request := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(test.body))
+		if test.body != "" {
+			request.Header.Set("Content-Type", "application/json")
+		}
+		route, parameters, err := router.FindRoute(request)
+		require.NoError(t, err)
+		err = openapi3filter.ValidateRequest(t.Context(), &openapi3filter.RequestValidationInput{Request: request, PathParams: parameters, Route: route})
+		if target == "/stop_profile" {
+			require.Equal(t, 200, s.do("POST", "/start_profile", "").Code)
+		}
+		answer := s.do(method, target, test.body)
+		s.do("POST", "/stop_profile", "")
+		if test.good {
+			require.NoError(t, err, test)
+			require.Equal(t, 200, answer.Code, "%v: %s", test, answer.Body)
+			continue
+		}
+		require.Error(t, err, test)
+		require.Equal(t, 400, answer.Code, "%v: %s", test, answer.Body)
+	}
+}
+
 // What the document says of requests is what the decoder takes: bodies that it allows are not refused for their form.
 func TestDocumentDescribesRequests(t *testing.T) {
 	s, _ := overPipeline(t, nil, nil)

@@ -221,6 +221,27 @@ func TestBrowserRecordsAndLooks(t *testing.T) {
 	b.good(url)
 }
 
+// A session on GPUs shows what they did: the numbers that the report has, and their course.
+func TestBrowserShowsGPUs(t *testing.T) {
+	b := openTab(t)
+	url, f := served(t, func(f *fakeProfiler) { f.gpu = true })
+	recordWith(t, f)
+	b.run(chromedp.Navigate(url + "/#/profiles/s1.1795311375000000000"))
+	b.sees("kept down")
+	cells := value[[][]string](b, `[...document.querySelectorAll('[aria-label="GPUs"] tbody tr')].map(row => [...row.cells].map(c => c.textContent))`)
+	require.Len(t, cells, 3)
+	require.Equal(t, []string{"stage-0 thinker", "0", "50 %", "200 W", "200 W"}, cells[0][:5])
+	require.Equal(t, []string{"1500 MHz", "1500 MHz", "1.1 GB", "60 °C", "0 %", ""}, cells[0][6:])
+	require.Equal(t, []string{"100 %", "power cap"}, cells[1][10:])
+	require.Equal(t, []string{"1 %", "–", "–", "–", "–", "–", "–", "–", "0 %", ""}, cells[2][2:])
+	rows := value[[]string](b, `[...document.querySelectorAll('.track-name')].map(e => e.textContent)`)
+	require.Equal(t, []string{
+		"GPU 0 busy", "GPU 0 power", "GPU 0 SM clock", "GPU 0 memory", "GPU 1 busy", "GPU 1 power", "GPU 1 SM clock", "GPU 1 kept down", "GPU 2 busy",
+	}, rows[3:])
+	b.picture("session-gpus", 1280)
+	b.good(url)
+}
+
 // recordWith makes a session without a browser.
 func recordWith(t *testing.T, f *fakeProfiler) {
 	t.Helper()

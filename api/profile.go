@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"github.com/omni-run/omni/pipeline"
@@ -67,6 +69,21 @@ func (s *Server) answerProfile(c echo.Context, report *pipeline.ProfileReport, a
 		response.Error = &detail
 	}
 	return c.JSON(profileStatuses[response.Status], response)
+}
+
+// stageIDs are ids of stages.
+type stageIDs []int
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (s *stageIDs) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
+	list, err := numbers[int](decoder)
+	*s = list
+	return err
+}
+
+// schema implements describer.
+func (stageIDs) schema(*schemas) object {
+	return object{"type": "array", "items": object{"type": "integer", "minimum": 0, "maximum": math.MaxInt64}, "uniqueItems": true}
 }
 
 // checkStages refuses a list of stages that names one twice, or that no pipeline has.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/archive"
 	"github.com/omni-run/omni/profiler/ledger"
 	"github.com/omni-run/omni/profiler/trace"
 )
@@ -28,6 +30,8 @@ type fakeProfiler struct {
 	dir string
 
 	broken  map[int]string // stages that cannot write, and why
+	gpu     bool           // each stage runs on a GPU of its own, of which there is telemetry
+	idle    bool           // no stage comes to the step in which recording begins
 	slower  float64        // how much longer operators take in each session than in the one before
 	writing chan struct{}  // if it is not nil, files are complete when it is closed
 
@@ -54,8 +58,8 @@ func (f *fakeProfiler) StartProfileWith(_ context.Context, options pipeline.Prof
 			return nil, fmt.Errorf("start profile: %w: [%d]; this pipeline runs [0 1 2]", pipeline.ErrUnknownStage, id)
 		}
 	}
-	if n, ok := options.Settings["max_events"].(float64); ok && n > 1e6 {
-		return nil, fmt.Errorf("start profile: %w: max_events: got %v, the server allows 1000000", profiler.ErrSetting, n)
+	if _, err := profiler.FromDir(f.dir).Within(profiler.Ceilings{MaxEvents: 1e6}, options.Settings); err != nil {
+		return nil, fmt.Errorf("start profile: %w", err)
 	}
 	f.options = options
 	f.sessions++
@@ -133,9 +137,20 @@ func (f *fakeProfiler) complete() {
 			w.State, w.Error = profiler.StateFailed, why
 			continue
 		}
-		w.Bytes = f.writeTrace(w.Worker, w.Stage, slower)
+		if !f.idle {
+			w.Bytes = f.writeTrace(w.Worker, w.Stage, slower)
+		}
 	}
-	require.NoError(f.t, ledger.Write(ledger.Path(f.dir, f.report.Session, f.stamp()), ledger.Session{Session: f.report.Session, StampNS: f.stamp()}, f.requests()))
+	about := ledger.Session{Session: f.report.Session, StampNS: f.stamp()}
+	for _, w := range f.report.Workers {
+		if f.gpu {
+			about.Workers = append(about.Workers, ledger.Worker{Worker: w.Worker, Stage: w.Stage, State: "done", Device: fmt.Sprintf("cuda:%d", w.Stage)})
+		}
+	}
+	if f.gpu {
+		f.writeTelemetry()
+	}
+	require.NoError(f.t, ledger.Write(ledger.Path(f.dir, f.report.Session, f.stamp()), about, f.requests()))
 	f.report.Complete = true
 }
 
@@ -171,6 +186,21 @@ func (f *fakeProfiler) writeTrace(worker string, stage int, slower float64) int6
 	info, err := os.Stat(path)
 	require.NoError(f.t, err)
 	return info.Size()
+}
+
+// writeTelemetry writes what three GPUs did, of which the last reports next to nothing.
+func (f *fakeProfiler) writeTelemetry() {
+	lines := []string{`{"telemetry":1,"devices":[{"index":0,"name":"A"},{"index":1,"name":"B"},{"index":2,"name":"C"}]}`}
+	for ms := int64(0); ms < 110; ms += 10 {
+		at := f.stamp() + ms*1e6
+		lines = append(lines,
+			fmt.Sprintf(`{"ns":%d,"device":0,"busy_pct":50,"memory_used_bytes":1073741824,"power_w":200,"sm_clock_mhz":1500,"temperature_c":60}`, at),
+			fmt.Sprintf(`{"ns":%d,"device":1,"busy_pct":%d,"power_w":%d,"sm_clock_mhz":%d,"throttle":["power cap"]}`, at, ms%100, 100+ms, 1980-10*ms),
+			fmt.Sprintf(`{"ns":%d,"device":2,"busy_pct":1}`, at))
+	}
+	path := (&archive.Session{Dir: f.dir, Name: f.report.Session, StampNS: f.stamp()}).Path(archive.TelemetryName)
+	require.NoError(f.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(f.t, os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
 }
 
 func (f *fakeProfiler) requests() []ledger.Request {

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -50,6 +52,9 @@ func (s *Server) listProfiles(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if session := unfiled(report, sessions); session != nil {
+		sessions = append(sessions, *session)
+	}
 	list := profileList{Profiles: []profileEntry{}}
 	for _, session := range slices.Backward(sessions) {
 		detail, err := describeProfile(&session, report)
@@ -85,6 +90,19 @@ func (s *Server) deleteProfile(c echo.Context) error {
 	return c.NoContent(http.StatusNoContent)
 }
 
+// unfiled is the session of a report if that has not ended and has no file yet, so that none is in the list.
+func unfiled(report *pipeline.ProfileReport, sessions []archive.Session) *archive.Session {
+	if report.Session == "" || report.Complete || slices.ContainsFunc(sessions, func(s archive.Session) bool { return s.ID() == report.ID }) {
+		return nil
+	}
+	session := &archive.Session{Name: report.Session}
+	stamp := strings.TrimPrefix(report.ID, report.Session+".")
+	if n, err := strconv.ParseInt(stamp, 10, 64); err == nil { // it is made of one
+		session.StampNS = n
+	}
+	return session
+}
+
 // session finds the session that the path names.
 func (s *Server) session(c echo.Context) (*archive.Session, error) {
 	session, err := archive.Lookup(s.cfg.Profiler.ProfileDir(), c.Param("session"))
@@ -96,11 +114,23 @@ func (s *Server) session(c echo.Context) (*archive.Session, error) {
 
 // profile finds the session that the path names, and what is to be said of it.
 func (s *Server) profile(c echo.Context) (*archive.Session, *profileDetail, error) {
-	session, err := s.session(c)
+	report, err := s.cfg.Profiler.ProfileStatus()
 	if err != nil {
 		return nil, nil, err
 	}
-	report, err := s.cfg.Profiler.ProfileStatus()
+	which := c.Param("session")
+	if session := unfiled(report, nil); session != nil && (which == session.Name || which == session.ID()) {
+		// Its name is that of no older one, whether there are files by now or not.
+		found, err := archive.Lookup(s.cfg.Profiler.ProfileDir(), session.ID())
+		if err == nil {
+			session = found
+		} else if !errors.Is(err, archive.ErrNoSession) {
+			return nil, nil, err
+		}
+		detail, err := describeProfile(session, report)
+		return session, detail, err
+	}
+	session, err := s.session(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -113,6 +143,10 @@ func describeProfile(session *archive.Session, report *pipeline.ProfileReport) (
 	detail := &profileDetail{profileEntry: profileEntry{
 		ID: session.ID(), Name: session.Name, StartedNS: session.StampNS, State: profiler.StateDone, Workers: []string{},
 	}}
+	if session.Dir == "" { // nothing has been written yet
+		detail.Files, detail.Reports, detail.State = []archive.File{}, report.Workers, leastAdvanced(report)
+		return detail, nil
+	}
 	var err error
 	if detail.Files, err = session.Files(); err != nil {
 		return nil, err

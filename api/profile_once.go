@@ -21,20 +21,17 @@ import (
 	"github.com/omni-run/omni/profiler/picture"
 )
 
-// The times that GET /profile records.
-const (
-	defaultProfileSeconds = 5
-	maxProfileSeconds     = 3600
-)
+// defaultProfileSeconds is how long GET /profile records if that is not said and not too long for the server.
+const defaultProfileSeconds = 5
 
 // profileOnce records for a while and answers with the merged trace. A client that goes away ends the recording.
 func (s *Server) profileOnce(c echo.Context) error {
-	options, duration, err := readProfileQuery(c.QueryParams())
+	options, duration, err := readProfileQuery(c.QueryParams(), s.cfg.Limits.ProfileSeconds)
 	if err != nil {
 		return err
 	}
 	ctx := c.Request().Context()
-	started, err := s.cfg.Profiler.StartProfileWith(ctx, options)
+	started, err := s.begin(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -74,6 +71,9 @@ func (s *Server) profileOnce(c echo.Context) error {
 func (s *Server) sendMerged(c echo.Context, id string) error {
 	dir := s.cfg.Profiler.ProfileDir()
 	session, err := archive.Lookup(dir, id)
+	if errors.Is(err, archive.ErrNoSession) {
+		return fail(codeBusy, "session %s recorded nothing: it ended before the step in which recording was to begin", id)
+	}
 	if err != nil {
 		return err
 	}
@@ -87,9 +87,9 @@ func (s *Server) sendMerged(c echo.Context, id string) error {
 	return s.sendFile(c, session, archive.MergedName)
 }
 
-// readProfileQuery reads seconds, stages and settings from a query.
-func readProfileQuery(query url.Values) (pipeline.ProfileOptions, time.Duration, error) {
-	options, seconds := pipeline.ProfileOptions{}, float64(defaultProfileSeconds)
+// readProfileQuery reads seconds, at most so many, stages and settings from a query.
+func readProfileQuery(query url.Values, most float64) (pipeline.ProfileOptions, time.Duration, error) {
+	options, seconds := pipeline.ProfileOptions{}, min(defaultProfileSeconds, most)
 	config := profiler.Default()
 	for _, given := range slices.Sorted(maps.Keys(query)) {
 		if len(query[given]) != 1 {
@@ -99,8 +99,8 @@ func readProfileQuery(query url.Values) (pipeline.ProfileOptions, time.Duration,
 		switch given {
 		case "seconds":
 			n, err := strconv.ParseFloat(text, 64)
-			if err != nil || !(n > 0 && n <= maxProfileSeconds) {
-				return options, 0, invalid(given, "seconds: got %q, want more than 0 and at most %d", text, maxProfileSeconds)
+			if err != nil || !(n > 0 && n <= most) {
+				return options, 0, invalid(given, "seconds: got %q, want more than 0 and at most %v", text, most)
 			}
 			seconds = n
 		case "stages":
@@ -129,6 +129,9 @@ func readProfileQuery(query url.Values) (pipeline.ProfileOptions, time.Duration,
 				options.Settings = map[string]any{}
 			}
 			options.Settings[name] = config.ToMap()[name]
+			if name == "activities" {
+				options.Settings[name] = activities(options.Settings[name])
+			}
 		}
 	}
 	return options, time.Duration(math.Ceil(seconds * float64(time.Second))), checkStages(options.Stages)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,11 +19,63 @@ import (
 // startProfileRequest is the body of /start_profile; none means everything as configured.
 type startProfileRequest struct {
 	// Stages to profile; none or null for all.
-	Stages []int `json:"stages"`
+	Stages stageIDs `json:"stages"`
 	// RequestIDs are the only requests whose times are kept; none or null for all.
 	RequestIDs requestIDs `json:"request_ids"`
-	// Settings are laid over the configuration: names of profiler.Config's fields, or of profileAliases.
-	Settings map[string]jsontext.Value `json:",embed"`
+	// Settings are laid over the configuration.
+	Settings givenSettings `json:",embed"`
+}
+
+// givenSettings are settings under the names of profiler.Config's fields, or of profileAliases.
+type givenSettings map[string]jsontext.Value
+
+// properties implements embedded.
+func (givenSettings) properties() object {
+	all := object{}
+	for _, name := range profiler.FieldNames() {
+		if profileFixed[name] == "" {
+			all[name] = nullable(settingSchema(name))
+		}
+	}
+	for alias, name := range profileAliases {
+		all[alias] = all[name]
+	}
+	return all
+}
+
+// settingSchema describes the values of a setting.
+func settingSchema(name string) object {
+	schema := object{}
+	choices := profiler.Choices(name)
+	switch profiler.Default().ToMap()[name].(type) {
+	case bool:
+		schema["type"] = "boolean"
+	case int:
+		schema["type"], schema["minimum"], schema["maximum"] = "integer", 0, profiler.MaxCount
+		if name == "active_iterations" {
+			schema["minimum"] = 1
+		}
+	case float64:
+		schema["type"], schema["minimum"], schema["maximum"] = "number", 0, profiler.MaxAmount
+	case []string:
+		if name == "activities" {
+			choices = append(choices, sglangGPU)
+		}
+		schema["type"], schema["minItems"], schema["items"] = "array", 1, object{"type": "string", "enum": choices}
+	default:
+		schema["type"] = "string"
+		switch {
+		case name == "profile_prefix":
+			schema["pattern"] = profiler.PrefixPattern
+		case choices != nil:
+			values := []any{nil} // which is the same as no setting
+			for _, choice := range choices {
+				values = append(values, choice)
+			}
+			schema["enum"] = values
+		}
+	}
+	return schema
 }
 
 // maxRequestIDs bounds the requests that a session is begun for.
@@ -91,14 +144,20 @@ func (s *Server) startProfile(c echo.Context) error {
 		return err
 	}
 	options := pipeline.ProfileOptions{Stages: request.Stages, Settings: settings, RequestIDs: request.RequestIDs}
-	report, err := s.cfg.Profiler.StartProfileWith(c.Request().Context(), options)
-	if errors.Is(err, profiler.ErrSetting) {
-		return &failure{code: codeInvalid, param: blamed(err, settings), err: err}
-	}
+	report, err := s.begin(c.Request().Context(), options)
 	if err != nil {
 		return err
 	}
 	return s.answerProfile(c, report, true)
+}
+
+// begin begins a session. The error of a setting says which.
+func (s *Server) begin(ctx context.Context, options pipeline.ProfileOptions) (*pipeline.ProfileReport, error) {
+	report, err := s.cfg.Profiler.StartProfileWith(ctx, options)
+	if errors.Is(err, profiler.ErrSetting) {
+		return nil, &failure{code: codeInvalid, param: blamed(err, options.Settings), err: err}
+	}
+	return report, err
 }
 
 // blamed is the setting that an error names; empty if it names none or several.
@@ -168,16 +227,25 @@ func profileSetting(given string) (string, error) {
 	return name, nil
 }
 
-// activities takes SGLang's GPU for CUDA.
+// sglangGPU is what SGLang calls profiler.ActivityCUDA.
+const sglangGPU = "GPU"
+
+// activities takes SGLang's GPU for CUDA, in a list as JSON or a query has it.
 func activities(value any) any {
-	list, ok := value.([]any)
-	if !ok {
-		return value
+	switch list := value.(type) {
+	case []any:
+		return replaced[any](list, sglangGPU, profiler.ActivityCUDA)
+	case []string:
+		return replaced(list, sglangGPU, profiler.ActivityCUDA)
 	}
+	return value
+}
+
+func replaced[T comparable](list []T, old, with T) []T {
 	list = slices.Clone(list)
 	for i, v := range list {
-		if v == "GPU" {
-			list[i] = profiler.ActivityCUDA
+		if v == old {
+			list[i] = with
 		}
 	}
 	return list

@@ -24,9 +24,12 @@ func (s *Server) profileStatus(c echo.Context) error {
 	return c.JSON(http.StatusOK, profileStatusResponse{ProfileReport: report, Dir: s.cfg.Profiler.ProfileDir()})
 }
 
+// dumpProfileRequest is the body of /dump_profile: there is nothing to choose.
+type dumpProfileRequest struct{}
+
 // dumpProfile makes a session of what the flight recorder holds.
 func (s *Server) dumpProfile(c echo.Context) error {
-	var request struct{}
+	var request dumpProfileRequest
 	if err := decode(c, &request); err != nil {
 		return err
 	}

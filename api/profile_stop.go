@@ -11,7 +11,7 @@ import (
 // stopProfileRequest is the body of /stop_profile; none means the whole session.
 type stopProfileRequest struct {
 	// Stages to stop; none or null for all of the session.
-	Stages []int `json:"stages"`
+	Stages stageIDs `json:"stages"`
 	// Session is the one that is meant; empty for whichever is active.
 	Session string `json:"session"`
 	// Wait says whether to answer when the files are complete rather than when collection has ended; null for yes.

@@ -311,6 +311,12 @@ func TestProfileInOneCallIsTheMergedTrace(t *testing.T) {
 	}
 }
 
+func TestProfileInOneCallThatRecordsNothing(t *testing.T) {
+	s, _ := newProfiled(t, func(f *fakeProfiler) { f.idle = true })
+	e := failure(t, s.do("GET", "/profile?seconds=0.01&delay_iterations=1000", ""), 409)
+	require.Contains(t, e.Error.Message, "recorded nothing: it ended before the step in which recording was to begin")
+}
+
 func TestProfileInOneCallNamesWhatIsMissing(t *testing.T) {
 	s, _ := newProfiled(t, func(f *fakeProfiler) { f.broken = map[int]string{1: "the disk is full"} })
 	answer := s.do("GET", "/profile?seconds=0.01", "")

@@ -3,7 +3,9 @@ package api
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -60,9 +62,16 @@ func (e extensions) overlay(over *extensions) extensions {
 // tokenIDs is a list of token ids.
 type tokenIDs []int64
 
+// UnmarshalJSONFrom implements json.UnmarshalerFrom: a null among the ids is none.
+func (t *tokenIDs) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
+	list, err := numbers[int64](decoder)
+	*t = list
+	return err
+}
+
 // schema implements describer.
 func (tokenIDs) schema(*schemas) object {
-	return object{"type": "array", "items": object{"type": "integer", "minimum": 0, "maximum": maxExact}}
+	return object{"type": "array", "items": object{"type": "integer", "minimum": 0, "maximum": math.MaxInt64}}
 }
 
 // stageSampling are the sampling parameters of one stage, or null for its defaults. Detokenize is sent by clients of
@@ -94,10 +103,10 @@ func (s stageSampling) params() config.SamplingParams {
 	}
 }
 
-// maxStops and maxStopBytes bound the stop strings of a request.
+// maxStops and maxStopSize bound the stop strings of a request: their number, and the characters of each.
 const (
-	maxStops     = 16
-	maxStopBytes = 256
+	maxStops    = 16
+	maxStopSize = 256
 )
 
 // stopStrings is a string or a list of strings.
@@ -118,7 +127,7 @@ func (s *stopStrings) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 
 // schema implements describer.
 func (stopStrings) schema(*schemas) object {
-	text := object{"type": "string", "minLength": 1, "maxLength": maxStopBytes / 4}
+	text := object{"type": "string", "minLength": 1, "maxLength": maxStopSize}
 	return object{"oneOf": []object{text, {"type": "array", "items": text, "maxItems": maxStops}}}
 }
 
@@ -127,8 +136,8 @@ func (s stopStrings) check(param string) error {
 		return invalid(param, "%d stop strings, the limit is %d", len(s), maxStops)
 	}
 	for i, text := range s {
-		if text == "" || len(text) > maxStopBytes {
-			return invalid(fmt.Sprintf("%s[%d]", param, i), "a stop string of %d bytes, want 1 to %d", len(text), maxStopBytes)
+		if n := utf8.RuneCountInString(text); n == 0 || n > maxStopSize {
+			return invalid(fmt.Sprintf("%s[%d]", param, i), "a stop string of %d characters, want 1 to %d", n, maxStopSize)
 		}
 	}
 	return nil

@@ -3,6 +3,8 @@ package api
 import (
 	"encoding"
 	"encoding/json"
+	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -16,7 +18,7 @@ type object = map[string]any
 // construction: what it says of a body is what the decoder takes or the encoder writes.
 //
 // A request's field may carry a tag schema:"..." with more than its type says, parts with semicolons between: min=0, max=1,
-// minLength=1, required, and enum= with JSON values and commas between.
+// minLength=1, required, enum= with JSON values and commas between, and example= with a JSON value.
 type schemas struct {
 	components object
 	limits     map[string]any // values of parts such as max=@tokens
@@ -26,14 +28,14 @@ type schemas struct {
 // describer is a type that says itself how it looks in JSON.
 type describer interface{ schema(*schemas) object }
 
+// embedded is a map whose entries stand among the fields of the struct around it, and that says itself which there may be.
+type embedded interface{ properties() object }
+
 var (
 	describerType = reflect.TypeFor[describer]()
 	marshalerType = reflect.TypeFor[json.Marshaler]()
 	textType      = reflect.TypeFor[encoding.TextMarshaler]()
 )
-
-// maxExact is the largest whole number that every reader of JSON keeps exact.
-const maxExact = 1<<53 - 1
 
 // of returns the schema of a type.
 func (s *schemas) of(t reflect.Type) object {
@@ -52,7 +54,7 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{"type": "boolean"}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		if s.request {
-			return object{"type": "integer", "minimum": -maxExact, "maximum": maxExact}
+			return object{"type": "integer", "minimum": math.MinInt64, "maximum": math.MaxInt64}
 		}
 		return object{"type": "integer"}
 	case reflect.Float32, reflect.Float64:
@@ -98,10 +100,10 @@ func (s *schemas) component(t reflect.Type) object {
 // fields is the schema of a struct itself.
 func (s *schemas) fields(t reflect.Type) object {
 	properties, required := object{}, []string{}
-	open := s.collect(t, properties, &required)
+	s.collect(t, properties, &required)
 	schema := object{"type": "object", "properties": properties}
 	if s.request {
-		schema["additionalProperties"] = open
+		schema["additionalProperties"] = false
 	}
 	if len(required) > 0 {
 		schema["required"] = required
@@ -109,9 +111,8 @@ func (s *schemas) fields(t reflect.Type) object {
 	return schema
 }
 
-// collect adds a struct's fields, with those of the structs in it that have no name of their own; open says that it takes any
-// other.
-func (s *schemas) collect(t reflect.Type, properties object, required *[]string) (open bool) {
+// collect adds a struct's fields, with those of the structs and maps in it that have no name of their own.
+func (s *schemas) collect(t reflect.Type, properties object, required *[]string) {
 	var named []reflect.StructField
 	for field := range structFields(t) {
 		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -121,10 +122,10 @@ func (s *schemas) collect(t reflect.Type, properties object, required *[]string)
 		}
 		switch {
 		case name == "-":
-		case options == "embed" && kind.Kind() == reflect.Map:
-			open = true
+		case options == "embed":
+			maps.Copy(properties, reflect.Zero(kind).Interface().(embedded).properties())
 		case field.Anonymous && name == "":
-			open = s.collect(kind, properties, required) || open
+			s.collect(kind, properties, required)
 		case name != "":
 			named = append(named, field)
 		}
@@ -141,7 +142,6 @@ func (s *schemas) collect(t reflect.Type, properties object, required *[]string)
 		}
 		properties[name] = schema
 	}
-	return open
 }
 
 // structFields are those that JSON sees.
@@ -153,6 +153,14 @@ func structFields(t reflect.Type) func(func(reflect.StructField) bool) {
 			}
 		}
 	}
+}
+
+// tagValue is a JSON value in a tag.
+func tagValue(text string) (value any) {
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		panic("schema tag: " + text + ": " + err.Error())
+	}
+	return value
 }
 
 // tagged adds what a tag says and reports whether the field is required, which also means that it cannot be null.
@@ -174,14 +182,13 @@ func (s *schemas) tagged(schema object, tag string) (required bool) {
 		case "minLength", "maxLength", "minItems", "maxItems":
 			schema[name] = value
 		case "enum":
-			var values []any
-			if err := json.Unmarshal([]byte("["+text+"]"), &values); err != nil {
-				panic("schema tag " + tag + ": " + err.Error())
-			}
+			values := tagValue("[" + text + "]").([]any)
 			schema["enum"] = append(values, nil)
 			if required {
 				schema["enum"] = values
 			}
+		case "example":
+			schema["example"] = tagValue(text)
 		}
 	}
 	return required

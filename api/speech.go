@@ -17,11 +17,11 @@ import (
 // speechRequest is the body of POST /v1/audio/speech.
 type speechRequest struct {
 	Model          string   `json:"model"`
-	Input          string   `json:"input" schema:"required;minLength=1;maxLength=@characters"`
+	Input          string   `json:"input" schema:"required;minLength=1"`
 	Voice          voice    `json:"voice"`
-	Instructions   string   `json:"instructions" schema:"maxLength=@characters"`
+	Instructions   string   `json:"instructions"`
 	ResponseFormat string   `json:"response_format" schema:"enum=\"wav\",\"pcm\",\"pcm16\",\"flac\",\"mp3\",\"opus\",\"aac\""`
-	Speed          *float64 `json:"speed" schema:"min=0.25;max=4"`
+	Speed          *float64 `json:"speed" schema:"min=0.25;max=4;example=1"`
 	Stream         *bool    `json:"stream"`
 	StreamFormat   string   `json:"stream_format" schema:"enum=\"audio\",\"sse\""`
 	Seed           *int64   `json:"seed" schema:"min=0"`
@@ -115,6 +115,9 @@ func (s *Server) prepareSpeech(body *speechRequest) (request pipeline.Request, e
 		request.Prompt = body.Instructions + "\n" + request.Prompt
 	}
 	wants := body.overlay(body.ExtraBody)
+	if _, err := modalities(wants.Modalities); err != nil { // it is speech, whatever else is asked for
+		return request, e, err
+	}
 	if request.Speech, err = wants.speech(); err != nil {
 		return request, e, err
 	}

@@ -103,10 +103,13 @@ func TestSpeechRefusesWhatItCannotDo(t *testing.T) {
 		{`{"input":"` + strings.Repeat("x", 101) + `"}`, "input", "longer than 100 bytes"},
 		{`{"input":"x","voice":"alloy"}`, "voice", "unknown voice"},
 		{`{"input":"x","voice":7}`, "voice", "want a voice"},
+		{`{"input":"x","voice":{"id":null}}`, "voice.id", "want a voice"},
+		{`{"input":"x","voice":{"id":7}}`, "voice.id", "want a string"},
 		{`{"input":"x","response_format":"ogg"}`, "response_format", "unknown format"},
 		{`{"input":"x","speed":0}`, "speed", "want 0.25 to 4"},
 		{`{"input":"x","speed":4.5}`, "speed", "want 0.25 to 4"},
 		{`{"input":"x","stream_format":"x"}`, "stream_format", "want audio or sse"},
+		{`{"input":"x","modalities":["smell"]}`, "modalities[0]", "unknown modality"},
 		{`{"input":"x","colour":1}`, "colour", "unknown field"},
 	} {
 		e := failure(t, s.do("POST", "/v1/audio/speech", test.body), 400).Error

@@ -48,11 +48,16 @@ func (v *voice) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		return json.UnmarshalDecode(decoder, (*string)(v))
 	case '{':
 		var object struct {
-			ID string `json:"id"`
+			ID *string `json:"id"`
 		}
-		err := json.UnmarshalDecode(decoder, &object)
-		*v = voice(object.ID)
-		return err
+		if err := json.UnmarshalDecode(decoder, &object); err != nil {
+			return err
+		}
+		if object.ID == nil {
+			return invalid("id", "want a voice's name")
+		}
+		*v = voice(*object.ID)
+		return nil
 	default:
 		return invalid("", "want a voice's name")
 	}
@@ -60,7 +65,7 @@ func (v *voice) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 
 // schema implements describer.
 func (voice) schema(*schemas) object {
-	id := object{"type": "object", "properties": object{"id": object{"type": "string"}}, "additionalProperties": false}
+	id := object{"type": "object", "properties": object{"id": object{"type": "string"}}, "required": []string{"id"}, "additionalProperties": false}
 	return object{"oneOf": []object{{"type": "string"}, id}}
 }
 

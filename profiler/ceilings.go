@@ -79,7 +79,11 @@ func bound[T int | float64](settings map[string]any, name string, value *T, ceil
 		return nil
 	}
 	if _, asked := settings[name]; asked {
-		return fmt.Errorf("%s: got %v, the server allows at most %v", name, *value, ceiling)
+		got := fmt.Sprint(*value)
+		if *value == 0 {
+			got = "0 (no limit)"
+		}
+		return fmt.Errorf("%s: got %s, the server allows at most %v", name, got, ceiling)
 	}
 	*value = ceiling
 	return nil

@@ -33,7 +33,7 @@ func TestSettingsOfAStart(t *testing.T) {
 			Config{},
 			[]string{"max_seconds: got 61, the server allows at most 60", "max_events: got 101, the server allows at most 100"},
 		},
-		"no limit at all": {map[string]any{"max_seconds": 0}, Config{}, []string{"max_seconds: got 0, the server allows at most 60"}},
+		"no limit at all": {map[string]any{"max_seconds": 0}, Config{}, []string{"max_seconds: got 0 (no limit), the server allows at most 60"}},
 		"what belongs to the server": {
 			map[string]any{"torch_profiler_dir": "/etc", "profiler": nil, "ring_seconds": 1, "ring_slo_ms": 1},
 			Config{},
@@ -49,6 +49,9 @@ func TestSettingsOfAStart(t *testing.T) {
 			[]string{"detail: got modules, the server keeps ops", "torch_profiler_with_stack: got false, the server keeps true"},
 		},
 		"what the server keeps, as it is": {map[string]any{"detail": "ops"}, own, nil},
+		"a count that is no exact number": {
+			map[string]any{"max_iterations": float64(MaxCount + 1)}, Config{}, []string{"max_iterations: got 9.007199254740992e+15"},
+		},
 		"a wrong type and more": {
 			map[string]any{"max_iterations": "2", "profiler": "cuda", "delay_iterations": -1, "colour": 1, "max_events": 101},
 			Config{},

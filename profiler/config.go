@@ -99,8 +99,15 @@ var recorders = []string{"kineto", RecorderStream}
 // details lists the values of [Config.Detail].
 var details = []string{"ops", "modules"}
 
-// prefixes is what [Config.ProfilePrefix] may be: no path, nothing hidden, no name that tools would split.
-var prefixes = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)
+// PrefixPattern is what [Config.ProfilePrefix] may be: no path, nothing hidden, no name that tools would split.
+const PrefixPattern = `^[A-Za-z0-9_-]{0,64}$`
+
+var prefixes = regexp.MustCompile(PrefixPattern)
+
+// Choices lists the values that a setting, or an element of one that is a list, may have; nil if it is no choice.
+func Choices(name string) []string {
+	return slices.Clone(map[string][]string{"activities": activities, "detail": details, "recorder": recorders}[name])
+}
 
 // Default returns a Config with every default and profiling off.
 func Default() Config {
@@ -269,8 +276,8 @@ func (c *Config) validateCounts() (faults []error) {
 		{"ring_seconds", c.RingSeconds},
 		{"ring_slo_ms", c.RingSLOMS},
 	} {
-		if !(amount.got >= 0 && amount.got <= amountLimit) { // so that NaN is refused as well
-			faults = append(faults, fmt.Errorf("%s: got %v, want 0 to %v", amount.name, amount.got, amountLimit))
+		if !(amount.got >= 0 && amount.got <= MaxAmount) { // so that NaN is refused as well
+			faults = append(faults, fmt.Errorf("%s: got %v, want 0 to %v", amount.name, amount.got, MaxAmount))
 		}
 	}
 	return faults
@@ -313,8 +320,12 @@ func (c Config) idleLimit() time.Duration {
 	return IdleLimit
 }
 
-// amountLimit keeps seconds within what a timer can hold and megabytes within what an int64 of bytes can.
-const amountLimit = 1e9
+// MaxCount is the most that a setting that counts may be: every reader of JSON keeps it exact.
+const MaxCount = 1<<53 - 1
+
+// MaxAmount is the most that a setting of seconds, milliseconds or megabytes may be: a timer can hold that many seconds, and an
+// int64 that many megabytes.
+const MaxAmount = 1e9
 
 // expand makes path absolute and replaces a leading ~.
 func expand(path string) (string, error) {

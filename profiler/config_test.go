@@ -392,6 +392,7 @@ func TestParse(t *testing.T) {
 		{"", Default(), ""},
 		{"torch", Config{}, "want name=value"},
 		{"profiler=torch,dir=x", Config{}, `unknown field "dir"`},
+		{"delay_iterations=9007199254740992", Config{}, `delay_iterations: got "9007199254740992", want an integer of at most 9007199254740991`},
 		{"delay_iterations=soon", Config{}, `delay_iterations: got "soon", want an integer`},
 		{"torch_profiler_use_gzip=maybe", Config{}, "want true or false"},
 		{"max_seconds=long", Config{}, "want a number"},

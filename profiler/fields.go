@@ -219,8 +219,8 @@ func (c *Config) Set(name, value string) error {
 		*p = b
 	case *int:
 		n, err := strconv.Atoi(value)
-		if err != nil {
-			return fmt.Errorf("%s: got %q, want an integer", name, value)
+		if err != nil || n > MaxCount || n < -MaxCount {
+			return fmt.Errorf("%s: got %q, want an integer of at most %d", name, value, MaxCount)
 		}
 		*p = n
 	case *float64:
@@ -299,7 +299,7 @@ func (c *Config) set(name string, value any) error {
 		*p = b
 	case *int:
 		x, ok := number(value)
-		if !ok || x != math.Trunc(x) || math.Abs(x) > 1<<53 {
+		if !ok || x != math.Trunc(x) || math.Abs(x) > MaxCount {
 			return fmt.Errorf("%s: got %v (%T), want an integer", name, value, value)
 		}
 		*p = int(x)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Serves a tiny random checkpoint and talks to it with the clients that people use: curl, the OpenAI SDK, a Prometheus parser,
-# and schemathesis, which makes requests of /openapi.json. Needs `make build`. The clients are installed into .deps, once.
+# Serves a tiny random checkpoint and talks to it with the clients that people use: curl, the OpenAI SDK, a Prometheus parser.
+# Then schemathesis sends a second server what it makes up of /openapi.json. Needs `make build`. The clients are installed into
+# .deps, once.
 #   OMNI_BIN_DIR  where omni-run and omni-worker are (bin)
 #   EXAMPLES      requests that schemathesis makes up for each route (10)
 set -euo pipefail
@@ -29,15 +30,22 @@ trap finish EXIT
 
 "$bin/omni-run" make-checkpoint --preset tiny --seed 1 --out "$work/model" >/dev/null
 export OMNI_API_KEY=key-of-this-test
-"$bin/omni-run" serve --model "$work/model" --served-model-name Qwen/Qwen2.5-Omni-7B --port 0 --max-audio-seconds 2 \
-  --profiler-config "profiler=torch,torch_profiler_dir=$work/profiles" >"$work/address" 2>"$work/log" &
-server=$!
-for ((i = 0; i < 600; i++)); do
-  [[ ! -s $work/address ]] || break
-  kill -0 "$server" 2>/dev/null || die "the server did not start: $(tail -n 5 "$work/log")"
-  sleep 0.1
-done
-url=$(cat "$work/address")
+
+# start_server [flags]: sets server and url. The address is the server's first line, when it is ready; its end ends the reading.
+start_server() {
+  mkfifo "$work/address"
+  "$bin/omni-run" serve --model "$work/model" --served-model-name Qwen/Qwen2.5-Omni-7B --port 0 --max-audio-seconds 2 \
+    --profiler-config "profiler=torch,torch_profiler_dir=$work/profiles" "$@" >"$work/address" 2>"$work/log" &
+  server=$!
+  read -r url <"$work/address" || die "the server did not start: $(tail -n 5 "$work/log")"
+  rm "$work/address"
+}
+
+stop_server() {
+  kill -TERM "$server"
+  wait "$server" || die "the server ended with status $?: $(tail -n 5 "$work/log")"
+  server=
+}
 
 # call METHOD PATH STATUS [curl arguments]: prints the answer, fails on another status.
 call() {
@@ -60,34 +68,43 @@ with_curl() {
   for stage in 0 1 2; do
     compgen -G "$work/profiles/stage-${stage}_*.trace.json.gz" >/dev/null || die "stage $stage left no trace"
   done
-  rm -r "$work/profiles"
-  mkdir "$work/profiles"
   call POST /start_profile 200 -H "Content-Type: application/json" -d '{"stages": [0]}' >/dev/null
   call POST /v1/chat/completions 200 -H "Content-Type: application/json" -d '{
     "model": "Qwen/Qwen2.5-Omni-7B", "messages": [{"role": "user", "content": "Tell me a joke"}]
   }' >/dev/null
   call POST /stop_profile 200 -H "Content-Type: application/json" -d '{"stages": [0]}' >/dev/null
-  compgen -G "$work/profiles/stage-0_*.trace.json.gz" >/dev/null || die "stage 0 left no trace"
-  ! compgen -G "$work/profiles/stage-[12]*.trace.json.gz" >/dev/null || die "stages that were not asked for left traces"
+  compgen -G "$work/profiles/stage-0_s2.*.trace.json.gz" >/dev/null || die "stage 0 left no trace"
+  ! compgen -G "$work/profiles/stage-[12]_s2.*.trace.json.gz" >/dev/null || die "stages that were not asked for left traces"
   call POST /start_profile 400 -H "Content-Type: application/json" -d '{"stages": [7]}' >/dev/null
   call POST /v1/audio/speech 200 -d '{"input": "Hello", "max_tokens": 8}' | head -c 4 | grep -q RIFF || die "no WAV"
 }
 
-# Every answer must be what the document says, and none a fault of the server. The routes that start profiling are left out: a
-# session would record all that follows.
+# Every answer must be one that the document has for its operation, in its status, headers and form, and none a fault of the server.
+# What starts and stops sessions comes last: until they are stopped, GET /profile could not record.
 with_schemathesis() {
+  local only
   cd "$work" || return # it leaves notes where it runs
-  "$venv/bin/python" -m schemathesis.cli run "$url/openapi.json" -H "Authorization: Bearer $OMNI_API_KEY" --max-examples "${EXAMPLES:-10}" \
-    --exclude-path /profile --exclude-path-regex '^/(start|stop|dump)_profile$' \
-    --phases coverage,fuzzing --checks not_a_server_error,response_schema_conformance,content_type_conformance \
-    --request-timeout 60 --generation-deterministic --workers 1 --no-color
+  call GET '/profile?seconds=0.02' 200 >/dev/null # the session s1, which is the document's example
+  for only in --exclude-path-regex --include-path-regex; do
+    "$venv/bin/python" -m schemathesis.cli run "$url/openapi.json" -H "Authorization: Bearer $OMNI_API_KEY" --max-examples "${EXAMPLES:-10}" \
+      "$only" '^/(start|stop|dump)_profile$' --phases examples,coverage,fuzzing --checks "$checks" \
+      --request-timeout 60 --generation-deterministic --workers 1 --no-color || return
+  done
 }
+checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance
+checks+=,negative_data_rejection,unsupported_method,allow_header_conformance,ignored_auth
 
+start_server
 step "curl" with_curl
 step "OpenAI SDK, Prometheus parser" "$venv/bin/python" scripts/clients/check.py "$url" "$OMNI_API_KEY" Qwen/Qwen2.5-Omni-7B
+stop_server
+# Fast, so that there may be many requests: short texts, tiny sessions, and an encoder that does nothing.
+mkdir "$work/bin"
+printf '#!/bin/sh\nexec cat\n' >"$work/bin/ffmpeg"
+chmod +x "$work/bin/ffmpeg"
+printf 'stages: [{stage_id: 0, default_sampling_params: {max_tokens: 8}}, {stage_id: 1}, {stage_id: 2}]\n' >"$work/short.yaml"
+PATH="$work/bin:$PATH" start_server --stage-configs-path "$work/short.yaml" --max-profile-seconds 0.02 --max-profile-events 20000
 step "schemathesis" with_schemathesis
 cd "$ROOT"
-kill -TERM "$server"
-wait "$server" || die "the server ended with status $?: $(tail -n 5 "$work/log")"
-server=
+stop_server
 steps_report

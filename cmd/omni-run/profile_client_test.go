@@ -38,7 +38,7 @@ func (r *remote) StartProfileWith(_ context.Context, options pipeline.ProfileOpt
 
 func (r *remote) StopProfileWith(_ context.Context, options pipeline.ProfileStopOptions) (*pipeline.ProfileReport, error) {
 	r.stop = options
-	r.report.Active = false
+	r.report.Active, r.report.Complete = false, true
 	r.report.Workers[0].State, r.report.Workers[0].Steps = profiler.StateDone, 20
 	return &r.report, nil
 }

@@ -79,6 +79,9 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "profile-dir", Category: profilingGroup, Usage: "`DIR` let requests start profiling; its files go there"},
 		&cli.StringSliceFlag{Name: "profiler-config", Category: profilingGroup, Usage: "`NAME=VALUE` a profiler setting (lists: activities=CPU,CUDA), or all of them as one JSON object; --profiler-config.NAME=VALUE means the same"},
 		&cli.StringFlag{Name: "keep-profile-settings", Category: profilingGroup, Usage: "`LIST` settings that no start may change, such as recorder,detail,torch_profiler_with_stack; default: none"},
+		&cli.Float64Flag{Name: "max-profile-seconds", Category: profilingGroup, Usage: "`X` recording of a session ends there, whatever its start says; default: no limit, an hour for GET /profile"},
+		&cli.IntFlag{Name: "max-profile-events", Category: profilingGroup, Usage: "`N` likewise, events in the trace of a stage; default: no limit"},
+		&cli.Float64Flag{Name: "max-profile-mb", Category: profilingGroup, Usage: "`X` likewise, megabytes of the trace of a stage; default: no limit"},
 	}...)
 }
 
@@ -116,6 +119,11 @@ func readServeOptions(c *cli.Context, env *environment) (*serveOptions, error) {
 	limits.BodyBytes, limits.PromptBytes = c.Int64("max-body-bytes"), c.Int("max-prompt-bytes")
 	limits.AudioSeconds = c.Float64("max-audio-seconds")
 	limits.Request, limits.Drain = c.Duration("request-timeout"), c.Duration("drain-timeout")
+	o.pipeline.ProfileCeilings, err = profileCeilings(c)
+	check(err)
+	if longest := o.pipeline.ProfileCeilings.MaxSeconds; longest > 0 {
+		limits.ProfileSeconds = min(limits.ProfileSeconds, longest)
+	}
 	if o.pipeline.MaxConcurrency > 0 {
 		check(limits.Validate())
 	}
@@ -144,6 +152,22 @@ func readServeOptions(c *cli.Context, env *environment) (*serveOptions, error) {
 		return nil, &usageError{err}
 	}
 	return o, nil
+}
+
+// profileCeilings reads what no session may exceed.
+func profileCeilings(c *cli.Context) (profiler.Ceilings, error) {
+	ceilings := profiler.Ceilings{MaxSeconds: c.Float64("max-profile-seconds"), MaxEvents: c.Int("max-profile-events"), MaxTraceMB: c.Float64("max-profile-mb")}
+	var faults []error
+	for name, good := range map[string]bool{
+		"max-profile-seconds": ceilings.MaxSeconds > 0 && ceilings.MaxSeconds <= profiler.MaxAmount,
+		"max-profile-events":  ceilings.MaxEvents > 0,
+		"max-profile-mb":      ceilings.MaxTraceMB > 0 && ceilings.MaxTraceMB <= profiler.MaxAmount,
+	} {
+		if c.IsSet(name) && !good {
+			faults = append(faults, fmt.Errorf("--%s is %v, want more than 0", name, c.Value(name)))
+		}
+	}
+	return ceilings, errors.Join(faults...)
 }
 
 // opensToOthers reports whether an address to listen on can be reached from other machines.

@@ -118,13 +118,29 @@ func TestServeKeepsSettings(t *testing.T) {
 	require.Zero(t, p.end().code)
 }
 
+// What sessions may ask for at most is the server's to say.
+func TestServeBoundsSessions(t *testing.T) {
+	p := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--profile-dir", t.TempDir(), "--max-profile-seconds", "2")
+	server := &client.Client{URL: p.address()}
+	_, err := server.Post(t.Context(), "/start_profile", map[string]any{"max_seconds": 3})
+	require.ErrorContains(t, err, "400: start profile: stages 0 (thinker), 1 (talker), 2 (code2wav): profiler setting refused: max_seconds: got 3, the server allows at most 2")
+	answer, err := http.Get(server.URL + "/profile?seconds=2.5")
+	require.NoError(t, err)
+	answer.Body.Close()
+	require.Equal(t, 400, answer.StatusCode)
+	http.DefaultClient.CloseIdleConnections()
+	p.interrupt(syscall.SIGTERM)
+	require.Zero(t, p.end().code)
+}
+
 func TestServeFlags(t *testing.T) {
 	got := runCommand(t, &fakeOmni{}, "", "serve", "--host", "example.com", "--port", "70000", "--max-queue", "-1", "--log-format", "xml", "--request-timeout", "0s",
-		"--keep-profile-settings", "recorder,colour")
+		"--keep-profile-settings", "recorder,colour", "--max-profile-seconds", "0", "--max-profile-events", "-1", "--max-profile-mb", "2e9")
 	require.Equal(t, exitUsage, got.code)
 	for _, text := range []string{
 		"--model is missing", "--port is 70000", `--host: "example.com" is no address`, "limit of waiting requests is -1", `--log-format is "xml"`,
 		"limit of request time is 0s", `--keep-profile-settings: settings to keep: profiler config: unknown field "colour"`,
+		"--max-profile-seconds is 0, want more than 0", "--max-profile-events is -1", "--max-profile-mb is 2e+09",
 	} {
 		require.Contains(t, got.stderr, text)
 	}

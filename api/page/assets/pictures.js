@@ -18,28 +18,84 @@ function axis(end) {
   return h('div', { class: 'axis', 'aria-hidden': 'true' }, ticks(end).map((t) => h('span', { style: { left: `${(100 * t) / end}%` } }, ms(t))));
 }
 
+/**
+ * lane draws values over equal parts of the time up to end, in milliseconds; the highest there can be is top. Where a value is
+ * null nothing was reported. words says a value.
+ */
+function lane(values, top, end, label, words) {
+  const n = values.length;
+  const height = (v) => 1 - Math.min(1, v / top);
+  const pieces = [];
+  values.forEach((v, x) => {
+    if (v === null) return;
+    if (x === 0 || values[x - 1] === null) pieces.push(`M${x},1`);
+    pieces.push(`L${x},${height(v)} L${x + 1},${height(v)}`);
+    if (x === n - 1 || values[x + 1] === null) pieces.push(`L${x + 1},1 Z`);
+  });
+  const svg = h('svg', { viewBox: `0 0 ${n} 1`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label },
+    h('path', { d: pieces.join(' '), class: 'area' }));
+  const tip = h('span', { class: 'tip', 'aria-hidden': 'true' });
+  const element = h('div', { class: 'lane' }, svg, tip);
+  element.addEventListener('pointermove', (e) => {
+    const box = element.getBoundingClientRect();
+    const at = Math.min(n - 1, Math.max(0, Math.floor(((e.clientX - box.left) / box.width) * n)));
+    tip.textContent = `${values[at] === null ? 'nothing reported' : words(values[at])} at ${ms(((at + 0.5) / n) * end)}`;
+    tip.style.left = `${Math.min(box.width - tip.offsetWidth - 4, Math.max(0, e.clientX - box.left + 10))}px`;
+  });
+  return element;
+}
+
+/** track is a lane with its name. */
+const track = (name, title, drawn) => h('div', { class: 'track' }, h('span', { class: 'track-name', title }, name), drawn);
+
+/** tracks puts tracks above one axis of time. */
+const tracks = (rows, end) => h('div', { class: 'tracks' }, rows, h('div', { class: 'track' }, h('span'), axis(end)));
+
 /** timeline draws how busy each worker was, one row each. */
 export function timeline(line, stages) {
   const end = (line.end_ns - line.start_ns) / 1e6;
   if (!(end > 0)) return h('p', { class: 'empty' }, 'Nothing was recorded.');
-  const rows = line.stages.map((track, i) => {
-    const n = track.busy.length;
-    const points = track.busy.flatMap((b, x) => [`${x},${1 - Math.min(1, b)}`, `${x + 1},${1 - Math.min(1, b)}`]);
-    const mean = track.busy.reduce((sum, b) => sum + Math.min(1, b), 0) / n;
-    const svg = h('svg', { viewBox: `0 0 ${n} 1`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${track.worker}: busy ${percent(mean)} of the time` },
-      h('path', { d: `M0,1 L${points.join(' L')} L${n},1 Z`, class: 'area' }));
-    const tip = h('span', { class: 'tip', 'aria-hidden': 'true' });
-    const lane = h('div', { class: 'lane' }, svg, tip);
-    lane.addEventListener('pointermove', (e) => {
-      const box = lane.getBoundingClientRect();
-      const at = Math.min(n - 1, Math.max(0, Math.floor(((e.clientX - box.left) / box.width) * n)));
-      tip.textContent = `${percent(Math.min(1, track.busy[at]))} busy at ${ms(((at + 0.5) / n) * end)}`;
-      tip.style.left = `${Math.min(box.width - tip.offsetWidth - 4, Math.max(0, e.clientX - box.left + 10))}px`;
-    });
+  return tracks(line.stages.map((worker, i) => {
+    const busy = worker.busy.map((b) => Math.min(1, b));
+    const mean = busy.reduce((sum, b) => sum + b, 0) / busy.length;
     const name = stages[i]?.name;
-    return h('div', { class: 'track' }, h('span', { class: 'track-name', title: track.worker }, name ? `${track.worker} ${name}` : track.worker), lane);
+    return track(name ? `${worker.worker} ${name}` : worker.worker, worker.worker,
+      lane(busy, 1, end, `${worker.worker}: busy ${percent(mean)} of the time`, (b) => `${percent(b)} busy`));
+  }), end);
+}
+
+const gpuNumbers = [
+  ['busy', 'busy_pct', ' %', 100], ['power', 'power_w', ' W'], ['SM clock', 'sm_clock_mhz', ' MHz'], ['memory', 'memory_mib', ' MiB'],
+];
+
+/** held gives a part of the time in which nothing was reported the value before it, up to the last: GPUs are asked now and then. */
+function held(values) {
+  const last = values.findLastIndex((v) => v !== null);
+  let before = null;
+  return values.map((v, i) => {
+    before = v ?? before;
+    return i <= last ? before : null;
   });
-  return h('div', { class: 'tracks' }, rows, h('div', { class: 'track' }, h('span'), axis(end)));
+}
+
+/** gpuTimeline draws what each GPU reported, one row for each number. */
+export function gpuTimeline(line) {
+  const end = (line.end_ns - line.start_ns) / 1e6;
+  if (!(end > 0)) return null;
+  const rows = line.gpus.flatMap((gpu) => {
+    const named = (what) => `GPU ${gpu.index} ${what}`;
+    const drawn = gpuNumbers.filter(([, key]) => gpu[key].some((v) => v !== null)).map(([what, key, unit, top]) => {
+      const values = gpu[key].filter((v) => v !== null);
+      const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
+      const words = (v) => `${Math.round(v)}${unit}`;
+      return track(named(what), gpu.name, lane(held(gpu[key]), top ?? Math.max(...values, 1e-9), end, `${named(what)}: ${words(mean)} on average`, words));
+    });
+    if (gpu.throttled.some((v) => v > 0)) {
+      drawn.push(track(named('kept down'), gpu.name, lane(held(gpu.throttled), 1, end, `${named('kept down')} at times`, (v) => `clocks kept down ${percent(v)}`)));
+    }
+    return drawn;
+  });
+  return tracks(rows, end);
 }
 
 /** waterfall draws requests on one axis of time, one row per stage. */

@@ -4,7 +4,7 @@ import { json, fileURL, download } from './net.js';
 import { bytes, count, ms, ns, percent, when } from './format.js';
 import { erase } from './sessions.js';
 import { workerTable } from './control.js';
-import { timeline, waterfall, kindKey } from './pictures.js';
+import { timeline, gpuTimeline, waterfall, kindKey } from './pictures.js';
 import { flame } from './flame.js';
 import { perfetto } from './perfetto.js';
 
@@ -22,6 +22,19 @@ function stageTable(stages) {
       h('th', { scope: 'row', class: 'nowrap' }, s.name ? `${s.worker} ${s.name}` : s.worker), num(ms(s.window_ms)), bar(s), num(percent(share(s, 'busy_ms'))), num(count(s.steps)),
       num(ms(s.step_p50_ms)), num(ms(s.step_p99_ms)), num(count(s.requests)), num(count(s.tokens)), num(count(s.events)),
       h('td', { class: `num${s.dropped > 0 ? ' bad-text' : ''}` }, count(s.dropped ?? 0)), num(s.overhead_pct ? percent(s.overhead_pct / 100) : '–'),
+    ]));
+}
+
+/** gpuTable says what the GPU of each worker did while it recorded; a number that was not reported is a dash. */
+function gpuTable(stages) {
+  const gauge = (v, words) => num(v === null ? '–' : words(v));
+  const unit = (u, digits = 0) => (v) => `${v.toFixed(digits)} ${u}`;
+  return table('GPUs', ['stage', numHead('GPU'), numHead('busy'), numHead('power'), numHead('highest'), numHead('energy'), numHead('SM clock'), numHead('lowest'), numHead('memory, highest'), numHead('temperature, highest'), numHead('kept down', 'share of the time in which something kept the clocks down'), 'by'],
+    stages.filter((s) => s.gpu).map(({ worker, name, gpu }) => [
+      h('th', { scope: 'row', class: 'nowrap' }, name ? `${worker} ${name}` : worker), num(String(gpu.device)), gauge(gpu.busy_pct, unit('%')),
+      gauge(gpu.power_w, unit('W')), gauge(gpu.power_max_w, unit('W')), gauge(gpu.energy_j, unit('J', 1)), gauge(gpu.sm_clock_mhz, unit('MHz')),
+      gauge(gpu.sm_clock_min_mhz, unit('MHz')), gauge(gpu.memory_max_bytes, bytes), gauge(gpu.temperature_max_c, unit('°C')),
+      num(percent(gpu.throttled)), (gpu.throttle ?? []).join(', '),
     ]));
 }
 
@@ -91,6 +104,8 @@ function analysisSections(profile, a) {
     (a.missing ?? []).map((what) => h('p', { class: 'warning' }, `Missing: ${what}`)),
     h('section', {}, h('h2', {}, 'Stages'), stageTable(a.stages),
       h('h3', {}, 'Busy over time'), timeline(a.timeline, a.stages)),
+    a.timeline.gpus?.length > 0 && h('section', {}, h('h2', {}, 'GPUs'),
+      a.stages.some((s) => s.gpu) && gpuTable(a.stages), gpuTimeline(a.timeline)),
     h('section', {}, h('h2', {}, 'Requests'),
       a.requests_total === 0 ? h('p', { class: 'empty' }, 'No request ended while this session was recorded.') : [
         h('p', { class: 'note' }, kindKey(), a.running > 0 && ` ${count(a.running)} more had not ended.`),
