@@ -91,7 +91,7 @@ func TestSpeechWithoutFFmpeg(t *testing.T) {
 	s := newServer(t, nil)
 	for _, body := range []string{`{"input":"x","response_format":"mp3"}`, `{"input":"x","speed":2}`} {
 		e := failure(t, s.do("POST", "/v1/audio/speech", body), 501)
-		require.Contains(t, e.Error.Message, "needs ffmpeg, which is not installed")
+		require.Contains(t, e.Error.Message, "needs ffmpeg, which is not on the PATH of the server: install it")
 	}
 }
 

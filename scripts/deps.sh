@@ -24,24 +24,30 @@ if command -v g++ >/dev/null; then
   need_header zlib.h zlib1g-dev
   need_header gtest/gtest.h libgtest-dev
 fi
+wanted=() # likewise, without which the build is complete and some requests cannot be answered
+command -v ffmpeg >/dev/null || wanted+=(ffmpeg) # speech as flac, mp3, opus and aac, and at other speeds than 1
 if [[ ${1:-} == lint ]]; then
+  missing+=("${wanted[@]}") # tests need them
+  wanted=()
   need_command clang-format-19 clang-format-19
   need_command clang-tidy-19 clang-tidy-19
   need_command shellcheck shellcheck
   need_command chromium chromium # for the tests of the page
-  need_command ffmpeg ffmpeg     # for the tests of compressed audio
   need_command npm npm           # for Perfetto's engine, which checks traces
   need_command curl curl         # a client in the tests of the server
 fi
 
-if ((${#missing[@]} > 0)); then
+if ((${#missing[@]} + ${#wanted[@]} > 0)); then
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    missing+=("${wanted[@]}")
     echo "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
       { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; }
+  elif ((${#missing[@]} > 0)); then
+    die "missing: run  sudo apt-get install -y ${missing[*]} ${wanted[*]}  and try again"
   else
-    die "missing: run  sudo apt-get install -y ${missing[*]}  and try again"
+    echo "without ${wanted[*]} a server cannot make speech in every format: sudo apt-get install -y ${wanted[*]}" >&2
   fi
 fi
 

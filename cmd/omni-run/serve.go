@@ -17,6 +17,7 @@ import (
 	"github.com/omni-run/omni/api"
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/config"
+	"github.com/omni-run/omni/pipeline/media"
 	"github.com/omni-run/omni/profiler"
 )
 
@@ -281,6 +282,9 @@ func (o *serveOptions) warn(omni engine) {
 	if slices.Sort(profilers); len(profilers) > 0 {
 		log.Warn("profiling is enabled: whoever may use its routes can slow the model down and fill the folder",
 			slog.String("profiler", strings.Join(slices.Compact(profilers), ",")), slog.String("folder", omni.ProfileDir()))
+	}
+	if err := media.CanEncode(media.Encoding{Format: media.MP3}); err != nil {
+		log.Warn("speech as flac, mp3, opus and aac, and at other speeds than 1, will be refused: ffmpeg is not on the PATH; on Debian: apt-get install ffmpeg")
 	}
 	switch {
 	case o.open && o.server.APIKey == "":

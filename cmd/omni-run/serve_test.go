@@ -118,6 +118,14 @@ func TestServeKeepsSettings(t *testing.T) {
 	require.Zero(t, p.end().code)
 }
 
+func TestServeSaysThatFFmpegIsMissing(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it is told to end before it begins
+	got := runCommandIn(ctx, &fakeOmni{}, "", "serve", "--model", "x", "--port", "0")
+	require.Contains(t, got.stderr, "ffmpeg is not on the PATH; on Debian: apt-get install ffmpeg")
+}
+
 // What sessions may ask for at most is the server's to say.
 func TestServeBoundsSessions(t *testing.T) {
 	p := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--profile-dir", t.TempDir(), "--max-profile-seconds", "2")

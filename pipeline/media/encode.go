@@ -12,7 +12,8 @@ import (
 )
 
 // ErrNoEncoder says that a format needs a program that is not installed.
-var ErrNoEncoder = errors.New("this format needs ffmpeg, which is not installed here; wav and pcm at speed 1 do not need it")
+var ErrNoEncoder = errors.New("this format needs ffmpeg, which is not on the PATH of the server: install it (on Debian: apt-get install ffmpeg), " +
+	"or ask for wav or pcm at speed 1, which do not need it")
 
 // Format is how speech is encoded.
 type Format string
