@@ -144,6 +144,11 @@ var faults = []struct {
 		"pipeline.TestFullDiskOfOneStage", "cmd/omni-worker.TestSessionOfRealWorkersThatLosesOne/full disk",
 	}},
 
+	{"another pipeline has its profiles in the same folder", []string{
+		"profiler.TestPipelinesDoNotShareNumbers", "pipeline.TestPipelinesShareADirectory",
+	}},
+	{"the operator table alone cannot be written", []string{"profiler.TestATableThatIsLostFailsNoSession"}},
+
 	// A request ends early, or not.
 	{"cancelled at every point of every stage", []string{"pipeline.TestCancelInEveryStage", "cmd/omni-worker.TestCancelInEveryRealStage"}},
 	{"its reader leaves", []string{"pipeline.TestBreakingOutOfAStreamCancelsIt"}},

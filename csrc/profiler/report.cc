@@ -24,7 +24,7 @@ void FinishedFiles::finish_trace(TraceWriter& trace, int64_t end_ns) {
   files_.push_back({{"path", trace.file().path()}, {"kind", "trace"}, {"bytes", trace.file().bytes_out()}});
 }
 
-void FinishedFiles::write_table(const TableBuilder& table) noexcept {
+void FinishedFiles::write_table(const TableBuilder& table) {
   try {
     write_table_file(table);
   } catch (const std::exception& error) {
@@ -39,8 +39,8 @@ void FinishedFiles::write_table_file(const TableBuilder& table) {
   std::string text = "Stage " + std::to_string(config_.stage) + " (" + config_.worker + "), rank " +
                      std::to_string(config_.rank) + " of " + std::to_string(config_.world_size) +
                      ", session " + config_.session + "." + std::to_string(config_.base_time_ns) + ": " +
-                     std::to_string(steps) + " steps, " +
-                     std::to_string(events) + " events, " + std::to_string(lost) + " dropped\n";
+                     std::to_string(steps) + " steps, " + std::to_string(events) + " events, " +
+                     std::to_string(lost) + " dropped\n";
   text += format_table(table.rows(), {.with_memory = config_.with_memory, .with_flops = config_.with_flops});
   OutputFile file(config_.table_path, false, Name::kReserved);
   file.write(text);
@@ -50,8 +50,9 @@ void FinishedFiles::write_table_file(const TableBuilder& table) {
 }
 
 nlohmann::json FinishedFiles::json() const {
-  nlohmann::json result = {{"files", files_},      {"events", events},     {"steps", steps},     {"dropped", dropped_json()},
-                           {"write_ms", write_ms}, {"table_ms", table_ms}, {"wall_ns", wall_ns}, {"overhead_ns", overhead_ns}};
+  nlohmann::json result = {{"files", files_},           {"events", events},          {"steps", steps},
+                           {"dropped", dropped_json()}, {"write_ms", write_ms},      {"table_ms", table_ms},
+                           {"wall_ns", wall_ns},        {"overhead_ns", overhead_ns}};
   if (!table_error_.empty()) result["table_error"] = table_error_;
   return result;
 }

@@ -32,7 +32,7 @@ class FinishedFiles {
   void finish_trace(TraceWriter& trace, int64_t end_ns);
   // Writes the operator table; its first line names stage, rank and session with the time in the names of its traces.
   // That it cannot be written is part of the result: the trace is worth as much without it.
-  void write_table(const TableBuilder& table) noexcept;
+  void write_table(const TableBuilder& table);
 
   // The result of omni_recorder_finish.
   nlohmann::json json() const;
