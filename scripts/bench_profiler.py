@@ -150,10 +150,9 @@ def sessions(bench, o):
 def soak(bench, o):
     rows = []
     for who in RECORDERS:
-        sessions = o.sessions if who == "stream" else max(100, o.sessions // 5)
-        r = bench.measure(who, "soak", "--sessions", sessions, "--ops", 200)
+        r = bench.measure(who, "soak", "--sessions", o.sessions, "--ops", 200)
         if r:
-            rows.append((name(who), sessions, f"{r['rss_first_mb']:.1f}", f"{r['rss_last_mb']:.1f}", f"{r['rss_last_mb'] - r['rss_first_mb']:+.1f}", f"{r['ms_per_session']:.2f}"))
+            rows.append((name(who), o.sessions, f"{r['rss_first_mb']:.1f}", f"{r['rss_last_mb']:.1f}", f"{r['rss_last_mb'] - r['rss_first_mb']:+.1f}", f"{r['ms_per_session']:.2f}"))
     table("Sessions one after another; the aim: memory does not grow", ("recorder", "sessions", "MB after 50", "MB at the end", "growth", "ms a session"), rows)
 
 

@@ -35,8 +35,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::string_view kUsage = R"(usage: recorder_bench COMMAND [FLAG VALUE]...
   ops      additions of 64x64 matrices      --recorder R --ops N --pairs P --dir D [--shapes]
            {"off_ns_per_op":[..],"on_ns_per_op":[..],"overhead_ns_per_op":[..]} of the thread's processor time; R may also be empty: callbacks that do nothing
-  decode   the thinker of a checkpoint      --checkpoint C --recorder R --tokens T --pairs P --dir D [--shapes] [--ring SECONDS]
-           {"off_ms":[..],"on_ms":[..],"events_per_token":x,"overhead_ms":[..]}
+  decode   the thinker of a checkpoint      --checkpoint C --recorder R --tokens T --pairs P --dir D [--shapes] [--ring SECONDS] [--no-files]
+           {"off_ms":[..],"on_ms":[..],"events_per_token":x,"overhead_ms":[..]}; R as in ops
   session  one recording of N events        --recorder R --events N --dir D [--shapes]
            {"events","dropped","stop_ms","closed_ms","table_ms","bytes","rss_before_mb","rss_peak_mb","rss_after_mb","overhead_ns_per_op"}
   soak     many short recordings            --recorder R --sessions N --ops M --dir D
@@ -89,6 +89,7 @@ class Recordings {
   explicit Recordings(const Flags& flags)
       : recorder_(flags.text("recorder")),
         shapes_(flags.on("shapes")),
+        files_(!flags.on("no-files")),
         ring_seconds_(flags.number("ring", 0)),
         folder_(flags.text("dir")) {
     fs::create_directories(folder_);
@@ -102,7 +103,7 @@ class Recordings {
                    {"record_shapes", shapes_}};
     if (ring_seconds_ > 0) {
       config["ring_seconds"] = ring_seconds_;
-    } else {
+    } else if (files_) {
       config["trace_path"] = path(".pt.trace.json.gz");
       config["table_path"] = path(".txt");
     }
@@ -123,6 +124,7 @@ class Recordings {
 
   const std::string recorder_;
   const bool shapes_;
+  const bool files_;
   const double ring_seconds_;
   const fs::path folder_;
   int number_ = 0;
@@ -140,6 +142,23 @@ double thread_ns() {
   return static_cast<double>(used.tv_sec) * 1e9 + static_cast<double>(used.tv_nsec);
 }
 
+// Callbacks that do nothing, while it exists: what torch's own part costs.
+class EmptyCallbacks {
+ public:
+  explicit EmptyCallbacks(bool inputs) {
+    at::RecordFunctionCallback callback(
+        [](const at::RecordFunction&) -> std::unique_ptr<at::ObserverContext> { return nullptr; },
+        [](const at::RecordFunction&, at::ObserverContext*) {});
+    handle_ = at::addThreadLocalCallback(callback.needsInputs(inputs));
+  }
+  ~EmptyCallbacks() { at::removeCallback(handle_); }
+  EmptyCallbacks(const EmptyCallbacks&) = delete;
+  EmptyCallbacks& operator=(const EmptyCallbacks&) = delete;
+
+ private:
+  at::CallbackHandle handle_;
+};
+
 double ops_ns(int64_t count) {
   const double began = thread_ns();
   add_matrices(count);
@@ -155,12 +174,8 @@ json ops(const Flags& flags) {
   for (int64_t pair = 0; pair < flags.integer("pairs"); ++pair) {
     off.push_back(ops_ns(count));
     if (empty) {
-      at::RecordFunctionCallback callback(
-          [](const at::RecordFunction&) -> std::unique_ptr<at::ObserverContext> { return nullptr; },
-          [](const at::RecordFunction&, at::ObserverContext*) {});
-      const auto handle = at::addThreadLocalCallback(callback.needsInputs(flags.on("shapes")));
+      const EmptyCallbacks callbacks(flags.on("shapes"));
       on.push_back(ops_ns(count));
-      at::removeCallback(handle);
       continue;
     }
     const auto recorder = recordings.start();
@@ -207,6 +222,7 @@ double decode_ms(Decoder& decoder, int64_t tokens, omni::Recorder* recorder) {
 
 json decode(const Flags& flags) {
   const int64_t tokens = flags.integer("tokens");
+  const bool empty = flags.text("recorder") == "empty";
   Decoder decoder(flags.text("checkpoint"));
   Recordings recordings(flags);
   json off = json::array(), on = json::array(), overhead = json::array();
@@ -216,6 +232,15 @@ json decode(const Flags& flags) {
     const double without = decode_ms(decoder, tokens, nullptr);
     decoder.end();
     decoder.begin(tokens);
+    if (empty) {
+      const EmptyCallbacks callbacks(flags.on("shapes"));
+      const double with = decode_ms(decoder, tokens, nullptr);
+      decoder.end();
+      if (pair < 0) continue;
+      off.push_back(without);
+      on.push_back(with);
+      continue;
+    }
     const auto recorder = recordings.start();
     const double with = decode_ms(decoder, tokens, recorder.get());
     recorder->stop();

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <sstream>
 
 #include "profiler/json_text.h"
@@ -111,8 +112,15 @@ class InputLists {
   }
 
   void append_to(std::string& out) {
-    out += "\"Input Dims\":" + dims_ + "],\"Input type\":" + types_ + "],\"Input Strides\":" + strides_ +
-           "],\"Concrete Inputs\":" + concrete_ + "]";
+    out += "\"Input Dims\":";
+    out += dims_;
+    out += "],\"Input type\":";
+    out += types_;
+    out += "],\"Input Strides\":";
+    out += strides_;
+    out += "],\"Concrete Inputs\":";
+    out += concrete_;
+    out += ']';
   }
 
   void clear() {
@@ -253,6 +261,23 @@ void append_inputs(std::string& out, const std::byte* encoded) {
     }
   }
   lists.append_to(out);
+}
+
+const std::string& InputTexts::text(std::span<const std::byte> encoded) {
+  const std::string_view key(reinterpret_cast<const char*>(encoded.data()), encoded.size());
+  if (key.size() > kLongest) {
+    long_text_.clear();
+    append_inputs(long_text_, encoded.data());
+    return long_text_;
+  }
+  if (entries_.empty()) entries_.resize(kEntries);
+  Entry& entry = entries_[std::hash<std::string_view>()(key) % kEntries];
+  if (entry.encoded != key) {
+    entry.encoded = key;
+    entry.text.clear();
+    append_inputs(entry.text, encoded.data());
+  }
+  return entry.text;
 }
 
 std::vector<Input> decode_inputs(const std::byte* encoded) {

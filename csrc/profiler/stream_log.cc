@@ -407,7 +407,9 @@ bool ThreadLog::try_begin(Kind kind, const at::RecordFunction& fn, uint32_t name
     encoder.inputs(fn.inputs());
   }
   if (encoder.full()) return false;
-  const size_t size = padded(static_cast<size_t>(encoder.at() - start));
+  const auto written = static_cast<size_t>(encoder.at() - start);
+  const size_t size = padded(written);
+  std::memset(start + written, 0, size - written);  // equal inputs are equal bytes
   header.words = static_cast<uint16_t>(size / 8);
   std::memcpy(start, &header, sizeof header);
   used_ += size;
