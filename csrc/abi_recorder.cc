@@ -48,6 +48,16 @@ omni_status* omni_recorder_scope_end(omni_recorder* recorder) {
   });
 }
 
+omni_status* omni_recorder_call_site(omni_recorder* recorder, const char* name, size_t name_size,
+                                     const char* site, size_t site_size) {
+  return guard([&] {
+    omni::require_torch_thread();
+    require(recorder != nullptr && name != nullptr && site != nullptr,
+            "omni_recorder_call_site: NULL argument");
+    recorder->recorder->call_site(std::string_view(name, name_size), std::string_view(site, site_size));
+  });
+}
+
 omni_status* omni_recorder_cut(omni_recorder* recorder) {
   return guard([&] {
     require(recorder != nullptr, "omni_recorder_cut: recorder is NULL");

@@ -264,6 +264,12 @@ OMNI_API void omni_recorder_free(omni_recorder* recorder);
  * "stream" where it collects what GPUs do. */
 OMNI_API omni_status* omni_recorder_cut(omni_recorder* recorder);
 
+/* [torch thread] Says where in the caller's program the annotations of that name stand that are opened from now on:
+ * "pipeline/worker/steps.go(133): step". "ProfilerStep" stands for all steps. It is in the "Call stack" of a trace
+ * with_stack, behind the places in this library; without with_stack it is forgotten. */
+OMNI_API omni_status* omni_recorder_call_site(omni_recorder* recorder, const char* name, size_t name_size,
+                                              const char* site, size_t site_size);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -41,6 +41,14 @@ func (f *fakeRecorder) ScopeBegin(name string) error { return f.call("scope " + 
 func (f *fakeRecorder) ScopeEnd() error              { return f.call("scope end") }
 func (f *fakeRecorder) Stop() error                  { return f.call("stop") }
 
+func (f *fakeRecorder) CallSite(name, site string) error {
+	if f.fail == "site" {
+		return errors.New("broken site")
+	}
+	f.bench.sites[name] = site
+	return nil
+}
+
 func (f *fakeRecorder) Cut() error {
 	if !f.bench.cuts {
 		return errors.New("ends in Stop")
@@ -102,15 +110,16 @@ type bench struct {
 	configs []RecorderConfig
 	dumps   []DumpConfig
 	fail    string
-	cuts    bool          // recorders can be cut, and note that they are closed
-	release chan struct{} // Finish waits for it, if there is one
+	sites   map[string]string // call sites by annotation
+	cuts    bool              // recorders can be cut, and note that they are closed
+	release chan struct{}     // Finish waits for it, if there is one
 
 	mu     sync.Mutex // guards what follows, and calls where several goroutines call
 	status RecorderStatus
 }
 
 func newBench() *bench {
-	b := &bench{}
+	b := &bench{sites: map[string]string{}}
 	identity := Identity{Worker: "stage-1", Stage: 1, Rank: 1, WorldSize: 3, PID: 42, Device: "cpu"}
 	b.Worker = NewWorker(identity, func(config json.RawMessage) (Recorder, error) {
 		var rc RecorderConfig

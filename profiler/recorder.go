@@ -15,6 +15,9 @@ type Recorder interface {
 	// ScopeBegin opens an annotation between two steps; ScopeEnd closes it.
 	ScopeBegin(name string) error
 	ScopeEnd() error
+	// CallSite says where in the program annotations of that name are opened from now on, as "file(line): function";
+	// "ProfilerStep" stands for all steps.
+	CallSite(name, site string) error
 	// Status returns the JSON form of a [RecorderStatus].
 	Status() (json.RawMessage, error)
 	// Dump makes of what a ring holds now a second recording, which has ended and waits for Finish; the ring goes on. A

@@ -41,6 +41,7 @@ type Worker struct {
 	timer    *time.Timer
 	asked    time.Time // when the recorder was last asked whether it is full
 	ring     ring
+	caller   uintptr        // of StepBegin or Idle
 	left     []func() error // what is still to be done with recorders on the goroutine that runs the operators
 
 	current    *job
@@ -81,6 +82,7 @@ func (w *Worker) Start(start Start) error {
 func (w *Worker) StepBegin() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.caller = callerOf(0)
 	err := errors.Join(w.settle(), w.endWait(), w.stepOfSession())
 	return errors.Join(err, w.ringStepBegin())
 }
@@ -104,11 +106,35 @@ func (w *Worker) stepOfSession() error {
 	if w.overdue() {
 		return w.end(EndMaxSeconds)
 	}
-	if err := w.recorder.StepBegin(int64(w.counted - 1)); err != nil {
+	if err := w.beginStep(w.recorder, &w.begun.Config, int64(w.counted-1)); err != nil {
 		return w.broken("begin profiler step", err)
 	}
 	w.stepOpen = true
 	return nil
+}
+
+// beginStep opens the annotation of a step.
+func (w *Worker) beginStep(r Recorder, c *Config, number int64) error {
+	if err := w.noteSite(r, c, stepSite); err != nil {
+		return err
+	}
+	return r.StepBegin(number)
+}
+
+// beginWait opens the annotation of an idle interval.
+func (w *Worker) beginWait(r Recorder, c *Config) error {
+	if err := w.noteSite(r, c, waitScope); err != nil {
+		return err
+	}
+	return r.ScopeBegin(waitScope)
+}
+
+// noteSite tells a recorder with_stack where the annotation of that name is opened, which is where Worker's caller stands.
+func (w *Worker) noteSite(r Recorder, c *Config, name string) error {
+	if !c.TorchProfilerWithStack {
+		return nil
+	}
+	return r.CallSite(name, callSite(w.caller))
 }
 
 // prepare brings the session to where it must be in the step that begins, and reports whether that step is recorded.
@@ -171,13 +197,14 @@ func (w *Worker) Idle() error {
 	if w.waiting {
 		return nil
 	}
+	w.caller = callerOf(0)
 	switch {
 	case w.recorder != nil:
-		if err := w.recorder.ScopeBegin(waitScope); err != nil {
+		if err := w.beginWait(w.recorder, &w.begun.Config); err != nil {
 			return w.broken("begin "+waitScope, err)
 		}
 	case w.ring.recorder != nil:
-		if err := w.ring.recorder.ScopeBegin(waitScope); err != nil {
+		if err := w.beginWait(w.ring.recorder, w.ring.config); err != nil {
 			return w.ringBroken(err)
 		}
 	default:

@@ -116,7 +116,7 @@ func (w *Worker) ringStepBegin() error {
 	if w.ring.recorder == nil {
 		return nil
 	}
-	if err := w.ring.recorder.StepBegin(w.ring.counted - 1); err != nil {
+	if err := w.beginStep(w.ring.recorder, w.ring.config, w.ring.counted-1); err != nil {
 		return w.ringBroken(err)
 	}
 	w.ring.stepOpen = true

@@ -309,6 +309,16 @@ func (h *recorderHandle) scopeEnd() error {
 	return check("end recorder scope", C.omni_recorder_scope_end(h.c))
 }
 
+func (h *recorderHandle) callSite(name, site string) error {
+	if h.c == nil {
+		return errClosed("note recorder call site")
+	}
+	// Terminated, as in scopeBegin.
+	nameData, nameSize := text(append([]byte(name), 0))
+	siteData, siteSize := text(append([]byte(site), 0))
+	return check("note recorder call site", C.omni_recorder_call_site(h.c, nameData, nameSize-1, siteData, siteSize-1))
+}
+
 func (h *recorderHandle) cut() error {
 	if h.c == nil {
 		return errClosed("cut recorder")

@@ -53,6 +53,13 @@ func (r *Recorder) ScopeEnd() error {
 	return r.inner.scopeEnd()
 }
 
+// CallSite says where in the program annotations of that name are opened from now on, as "file(line): function"; "ProfilerStep"
+// stands for all steps. A recorder without with_stack forgets it. Torch thread.
+func (r *Recorder) CallSite(name, site string) error {
+	defer runtime.KeepAlive(r)
+	return r.inner.callSite(name, site)
+}
+
 // Cut ends collection in the middle of whatever the torch thread does: what is open ends now in the files, and an open step
 // does not count. Finish may follow at once; Stop must still be called before the next start and before Close. It fails with
 // Unimplemented, and records on, if the recorder ends on the torch thread alone. Any thread.

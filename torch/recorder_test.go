@@ -3,6 +3,7 @@ package torch
 import (
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,7 +146,7 @@ func TestRecorderIsCutInTheMiddleOfAStep(t *testing.T) {
 	onThread(t, func() {
 		var err error
 		if r, err = StartRecorder(config); err == nil {
-			err = r.StepBegin(0)
+			err = errors.Join(r.CallSite("ProfilerStep", "torch/recorder_test.go(1): step"), r.StepBegin(0))
 		}
 		if err != nil {
 			t.Error(err)
@@ -173,6 +174,7 @@ func TestRecorderIsCutInTheMiddleOfAStep(t *testing.T) {
 	}
 	r.Close()
 	wantCode(t, r.Cut(), FailedPrecondition, "already closed")
+	wantCode(t, r.CallSite("x", "y"), FailedPrecondition, "already closed")
 }
 
 func TestRingIsDumped(t *testing.T) {

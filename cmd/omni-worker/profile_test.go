@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -91,6 +92,52 @@ func TestBudgetsOfRealWorkers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The stacks of a trace go from the module's place in C++ to the place in Go that runs the step.
+func TestStacksOfRealWorkers(t *testing.T) {
+	for _, recorder := range []string{"kineto", "stream"} {
+		o := open(t, "tiny", 1, func(c *pipeline.Config) {
+			c.Profiler = profiler.FromDir(t.TempDir())
+			c.Profiler.Recorder = recorder
+		})
+		_, err := o.StartProfile(nil)
+		require.NoError(t, err)
+		hello(t, o)
+		report, err := o.StopProfile(nil)
+		require.NoError(t, err)
+		for _, f := range report.Files {
+			if f.Kind != "trace" {
+				continue
+			}
+			found := map[string]int{}
+			_, err := trace.Read(t.Context(), f.Path, func(e *trace.Event) error {
+				var args struct {
+					Stack string `json:"Call stack"`
+				}
+				if e.Category != "user_annotation" {
+					return nil
+				}
+				if err := json.Unmarshal(e.Args, &args); err != nil {
+					return err
+				}
+				switch {
+				case strings.HasPrefix(e.Name, "ProfilerStep#"):
+					require.Regexp(t, `^pipeline/worker/steps\.go\(\d+\): step$`, args.Stack)
+					found["steps"]++
+				case e.Name == "stage.wait":
+					require.Regexp(t, `^pipeline/worker/loop\.go\(\d+\): idle$`, args.Stack)
+					found["waits"]++
+				case strings.HasPrefix(args.Stack, "csrc/models/") && strings.HasSuffix(args.Stack, "): step"):
+					require.Regexp(t, `^csrc/models/\S+\(\d+\): \S+;(.*;)?pipeline/worker/steps\.go\(\d+\): step$`, args.Stack)
+					found["modules"]++
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			require.Len(t, found, 3, "%s, stage %d: %v", recorder, f.Stage, found)
+		}
 	}
 }
 

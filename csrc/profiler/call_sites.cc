@@ -7,6 +7,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "profiler/caller_sites.h"
+
 namespace omni {
 namespace {
 
@@ -56,11 +58,16 @@ void note_call_site(std::string_view name, const std::source_location& site) {
   std::string text(relative(site.file_name()));
   text += "(" + std::to_string(site.line()) + "): ";
   text += short_name(site.function_name());
+  note_caller_site(name, text);
+}
+
+void note_caller_site(std::string_view name, std::string_view site) {
+  if (!wanted.load(std::memory_order_relaxed)) return;
   Sites& all = sites();
   const std::lock_guard lock(all.mutex);
   // Programs that make up names do not get to fill the memory with them.
   constexpr size_t kMost = 65536;
-  if (all.by_name.size() < kMost) all.by_name.insert_or_assign(std::string(name), std::move(text));
+  if (all.by_name.size() < kMost) all.by_name.insert_or_assign(std::string(name), std::string(site));
 }
 
 std::string call_site(std::string_view name) {

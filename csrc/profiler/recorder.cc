@@ -7,6 +7,7 @@
 
 #include "cuda/cuda_recorder.h"
 #include "profiler/call_sites.h"
+#include "profiler/caller_sites.h"
 #include "profiler/stream_recorder.h"
 #include "profiler/torch_recorder.h"
 #include "runtime/config.h"
@@ -177,6 +178,11 @@ void Recorder::scope_end() {
   require_recording("scope_end");
   if (!scope_) throw Error(OMNI_FAILED_PRECONDITION, "scope_end: no scope has begun");
   scope_.reset();
+}
+
+void Recorder::call_site(std::string_view name, std::string_view site) {
+  require_recording("call_site");
+  note_caller_site(name, site);
 }
 
 void Recorder::cut() {

@@ -69,6 +69,10 @@ class Recorder {
   void scope_begin(std::string_view name);
   void scope_end();
 
+  // [torch thread] Says where in the caller's program the annotations of that name are opened that follow; "ProfilerStep"
+  // stands for all steps. Forgotten unless this recorder is with_stack.
+  void call_site(std::string_view name, std::string_view site);
+
   // Any thread. Ends collection at once, in the middle of whatever the torch thread does: nothing that begins later is
   // recorded, and what is open ends here in the files. An open step did not happen as a whole: it does not count and is
   // called "cut ProfilerStep#N". Throws UNIMPLEMENTED if this recorder ends on its torch thread alone, and goes on.

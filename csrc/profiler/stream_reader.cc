@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "profiler/call_sites.h"
+#include "profiler/caller_sites.h"
 #include "profiler/stream_activities.h"
 #include "profiler/stream_inputs.h"
 
@@ -128,6 +129,7 @@ bool Reader::refuse() {
 }
 
 void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std::byte* payload) {
+  const std::byte* const end = payload - sizeof header + size_t{header.words} * 8;
   if (thread.depth == thread.frames.size()) thread.frames.emplace_back();
   Frame& frame = thread.frames[thread.depth];
   frame.kind = header.kind;
@@ -150,7 +152,7 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   frame.flops = 0;
   frame.inputs.clear();
   if ((header.flags & kHasInputs) != 0) {
-    if (trace_ != nullptr) append_inputs(frame.inputs, payload);
+    if (trace_ != nullptr) frame.inputs = inputs_.text({payload, end});
     const Name& op = name(frame.name);
     if (config_.with_flops && op.has_flops) frame.flops = estimate_flops(op.text, decode_inputs(payload));
   }
@@ -164,7 +166,7 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   if (frame.annotation && thread.in_window && !frame.refused)
     frame.annotation_id = annotations_.begin(frame_name(frame), frame.external_id, frame.annotation_id);
   frame.stack.clear();
-  if (config_.with_stack && header.kind == Kind::kScopeBegin && frame.annotation) set_stack(thread, frame);
+  if (config_.with_stack && frame.annotation) set_stack(thread, frame);
   const size_t row = row_of(frame);
   frame.utility = row == TableBuilder::kNoRow;
   frame.in_table = thread.in_window && !frame.refused && !frame.utility;
@@ -282,7 +284,7 @@ void Reader::write(Thread& thread, const Frame& frame, int64_t end_ns, bool asyn
 }
 
 void Reader::set_stack(const Thread& thread, Frame& frame) {
-  frame.stack = name(frame.name).site;
+  frame.stack = frame.kind == Kind::kStepBegin ? call_site(kStepSite) : name(frame.name).site;
   for (size_t i = thread.depth; i > 0; --i) {
     const std::string& outer = thread.frames[i - 1].stack;
     if (outer.empty()) continue;

@@ -15,6 +15,7 @@
 #include "cuda/annotation_spans.h"
 #include "profiler/recorder.h"
 #include "profiler/stream_clock.h"
+#include "profiler/stream_inputs.h"
 #include "profiler/stream_log.h"
 #include "profiler/table.h"
 #include "profiler/trace_writer.h"
@@ -146,6 +147,7 @@ class Reader {
   // Ends that came before their beginning: of a scope that ended on another thread, whose records were sooner here.
   std::map<std::pair<uint32_t, uint64_t>, int64_t> early_ends_;
   std::string step_name_;
+  InputTexts inputs_;
   uint64_t next_id_ = 1;
   std::vector<Launcher> launchers_;                  // empty while there is no GPU
   std::unordered_map<uint64_t, Launched> launched_;  // by the op's external id

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "profiler/call_sites.h"
+#include "profiler/caller_sites.h"
 #include "profiler/json_text.h"
 
 namespace omni {
@@ -133,9 +134,8 @@ class HostWalk {
       open.module = stack[stack.size() - 2].module;
       open.sites = stack[stack.size() - 2].sites;
     }
-    if (!module) return;
-    open.module = &op.name_;
-    if (config_.with_stack) open.sites = sites_of(op.name_, open.sites);
+    if (module) open.module = &op.name_;
+    if (annotation && config_.with_stack) open.sites = sites_of(op.name_, open.sites);
   }
 
   void allocation(const impl::Result& result, const Allocation& allocation) {
@@ -171,7 +171,7 @@ class HostWalk {
   };
 
   static std::string sites_of(const std::string& name, const std::string& outer) {
-    std::string sites = call_site(name);
+    std::string sites = call_site(name.starts_with("ProfilerStep#") ? kStepSite : name);
     if (!sites.empty() && !outer.empty()) sites += ';';
     return sites + outer;
   }
@@ -201,7 +201,7 @@ class HostWalk {
     if (config_.with_stack && !stack.empty() && stack.back().module != nullptr)
       event.module = *stack.back().module;
     std::string sites;
-    if (config_.with_stack && annotation && !op.name_.starts_with("ProfilerStep#")) {
+    if (config_.with_stack && annotation) {
       sites = sites_of(op.name_, stack.empty() ? std::string() : stack.back().sites);
     }
     event.stack = sites;

@@ -338,6 +338,8 @@ static void test_cut(void) {
   EXPECT(omni_recorder_cut(NULL), OMNI_INVALID_ARGUMENT, "NULL");
   omni_recorder* recorder = NULL;
   EXPECT_OK(omni_recorder_start(config, strlen(config), &recorder));
+  EXPECT(omni_recorder_call_site(recorder, NULL, 0, "x", 1), OMNI_INVALID_ARGUMENT, "NULL");
+  EXPECT_OK(omni_recorder_call_site(recorder, "ProfilerStep", 12, "c_test.c(1): test_cut", 21));
   EXPECT_OK(omni_recorder_step_begin(recorder, 0));
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, cut_and_finish, recorder) == 0);

@@ -312,6 +312,32 @@ TEST_P(RecorderTest, OnlyARingCanBeDumped) {
   recorder->stop();
 }
 
+TEST_P(RecorderTest, CallSitesOfTheCallersProgram) {
+  for (const bool with_stack : {true, false}) {
+    auto recorder = start_recorder(config({{"with_stack", with_stack}}));
+    recorder->call_site("ProfilerStep", "pipeline/worker/steps.go(133): step");
+    recorder->call_site("stage.wait", "pipeline/worker/loop.go(190): idle");
+    recorder->scope_begin("stage.wait");
+    recorder->scope_end();
+    run_ops(*recorder, 1);
+    recorder->stop();
+    EXPECT_THROW(recorder->call_site("stage.wait", "x"), Error);
+    const json result = recorder->finish();
+    const json trace = read_trace(result["files"][0]["path"]);
+    for (const auto& file : result["files"]) fs::remove(file["path"].get<std::string>());
+    const json step = named(trace, "ProfilerStep#0")[0]["args"];
+    const json module = named(trace, "thinker.layers.0.mlp")[0]["args"];
+    ASSERT_EQ(step.contains("Call stack"), with_stack);
+    if (!with_stack) continue;
+    EXPECT_EQ(step["Call stack"], "pipeline/worker/steps.go(133): step");
+    EXPECT_EQ(named(trace, "stage.wait")[0]["args"]["Call stack"], "pipeline/worker/loop.go(190): idle");
+    const std::string stack = module["Call stack"];
+    EXPECT_TRUE(stack.starts_with("csrc/tests/recorder_test.cc(")) << stack;
+    EXPECT_TRUE(stack.ends_with(";pipeline/worker/steps.go(133): step")) << stack;
+    EXPECT_FALSE(step.contains("Module Hierarchy"));
+  }
+}
+
 TEST(RecorderConfigTest, TheDefaultRecorderIsThatOfTheProfiler) {
   EXPECT_EQ(RecorderConfig::parse({{"session", "s"}, {"worker", "w"}}).recorder, "stream");
 }

@@ -143,6 +143,9 @@ func (r *recorder) Dump(config json.RawMessage) (profiler.Recorder, error) {
 	return d, nil
 }
 
+// CallSite implements profiler.Recorder. These traces have no stacks.
+func (r *recorder) CallSite(string, string) error { return nil }
+
 // Cut implements profiler.Recorder: as real ones do, unless they are torch's own.
 func (r *recorder) Cut() error {
 	if r.config.Recorder != profiler.RecorderStream {
