@@ -65,7 +65,7 @@ for libraries in env without_libraries; do
   expect 0 'CUDA: no CUDA device: the NVIDIA driver shows none' version with_driver 0 "$libraries"
   expect 0 'output_[^ ]*\.wav' generate -- with_driver 1 "$libraries"
   if ldconfig -p | grep -q 'libcuda\.so\.1 '; then
-    echo "skipped: this machine has an NVIDIA driver, so what is said without one cannot be seen"
+    skip "this machine has an NVIDIA driver, so what is said without one cannot be seen"
     continue
   fi
   expect 0 'CUDA: no CUDA device: no NVIDIA driver is installed \(libcuda\.so\.1' version "$libraries"
@@ -75,7 +75,7 @@ for libraries in env without_libraries; do
 done
 expect 0 "CUDA: no CUDA device: libtorch's CUDA part cannot be opened \(lib[a-zA-Z]*\.so" version with_driver 1 without_libraries
 if ((${CUDA_LIBS:-0} == 0)); then
-  echo "skipped: opening libtorch's CUDA part, since OMNI_TORCH_DIR=$OMNI_TORCH_DIR may have none"
+  skip "opening libtorch's CUDA part, since OMNI_TORCH_DIR=$OMNI_TORCH_DIR may have none"
 else
   expect 0 "CUDA: $no_runtime" version with_driver 1
   expect 1 "device \"cuda:0\": $no_runtime" generate --device cuda:0 -- with_driver 1
