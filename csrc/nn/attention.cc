@@ -27,6 +27,13 @@ int64_t window_begin(const AttentionConfig& config, int64_t position) {
   return config.window == 0 ? 0 : std::max<int64_t>(0, position - config.window + 1);
 }
 
+// How many positions the tokens of all slots together see.
+int64_t positions_seen(const AttentionConfig& config, c10::ArrayRef<CacheSlot> slots) {
+  int64_t positions = 0;
+  for (const CacheSlot& slot : slots) positions += slot.position + 1 - window_begin(config, slot.position);
+  return positions;
+}
+
 std::byte* bytes_at(void* base, int64_t elements, size_t element_size) {
   return static_cast<std::byte*>(base) + static_cast<size_t>(elements) * element_size;
 }
@@ -106,7 +113,7 @@ void rotate_and_store_plain(const AttentionConfig& config, int64_t layer, at::Te
 at::Tensor attention_decode(const AttentionConfig& config, int64_t layer, const at::Tensor& query,
                             c10::ArrayRef<CacheSlot> slots) {
   if (!query.is_cpu()) return attention_decode_plain(config, layer, query, slots);
-  RECORD_FUNCTION("omni::attention_decode", std::vector<c10::IValue>({query}));
+  RECORD_FUNCTION("omni::attention_decode", std::vector<c10::IValue>({query, positions_seen(config, slots)}));
   const cpu::TypedKernels& kernels = cpu::kernels().typed(query.scalar_type());
   const size_t size = query.element_size();
   const int64_t group = config.heads / config.kv_heads;
@@ -114,7 +121,6 @@ at::Tensor attention_decode(const AttentionConfig& config, int64_t layer, const 
   std::vector<cpu::AttentionArgs> rows;
   rows.reserve(slots.size());
   int64_t longest = 0;
-  int64_t positions = 0;
   for (size_t i = 0; i < slots.size(); ++i) {
     const KvCache& cache = *slots[i].cache;
     const at::Tensor& both = cache.both(layer);
@@ -128,10 +134,10 @@ at::Tensor attention_decode(const AttentionConfig& config, int64_t layer, const 
                     bytes_at(out.mutable_data_ptr(), row, size), config.heads, config.kv_heads,
                     config.head_dim, room, begin, end, static_cast<float>(scale_of(config))});
     longest = std::max(longest, end - begin);
-    positions += end - begin;
   }
   const int64_t tasks = static_cast<int64_t>(rows.size()) * config.kv_heads;
-  const int64_t products = 2 * config.head_dim * group * positions * config.kv_heads / tasks;  // of one task
+  const int64_t products =
+      2 * config.head_dim * group * positions_seen(config, slots) * config.kv_heads / tasks;  // of one task
   const int64_t smallest = std::max<int64_t>(1, kProductsPerPiece / products);
   parallel_pieces(tasks, smallest, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(group * longest));

@@ -30,7 +30,10 @@ at::Tensor with_first_head_rotated(const at::Tensor& x, const at::Tensor& cosine
 at::Tensor block_attention(const at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                            const BlockWindow& window) {
   if (!qkv.is_cpu()) return block_attention_plain(qkv, cosines, sines, window);
-  RECORD_FUNCTION("omni::block_attention", std::vector<c10::IValue>({qkv, cosines, sines}));
+  const auto window_input = [&window] {
+    return std::vector<int64_t>{window.size, window.back, window.ahead};
+  };
+  RECORD_FUNCTION("omni::block_attention", std::vector<c10::IValue>({qkv, cosines, sines, window_input()}));
   const auto kernel = cpu::generation_kernels().block_attention;
   const int64_t batch = qkv.size(0);
   const int64_t rows = qkv.size(1);

@@ -75,7 +75,8 @@ void Conv1d::add_to(at::Tensor& out, const at::Tensor& x) const {
 }
 
 void Conv1d::run(const at::Tensor& x, at::Tensor& out, bool add) const {
-  RECORD_FUNCTION("omni::conv1d", std::vector<c10::IValue>({x, packed_, bias_}));
+  const auto form_input = [this] { return std::vector<int64_t>{out_, kernel_, dilation_}; };
+  RECORD_FUNCTION("omni::conv1d", std::vector<c10::IValue>({x, packed_, bias_, form_input()}));
   const auto kernel = cpu::generation_kernels().conv;
   cpu::ConvArgs args;
   args.x = x.const_data_ptr<float>();

@@ -5,15 +5,13 @@
 #include <c10/core/ScalarType.h>
 #include <c10/util/complex.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <sstream>
+#include <string_view>
 
 #include "profiler/json_text.h"
+#include "profiler/stream_record.h"
 
 namespace omni::stream {
 namespace {
@@ -192,40 +190,6 @@ std::string scalar_list_text(Decoder& in) {
   return text + "]";
 }
 
-uint64_t product(const std::vector<int64_t>& values) {
-  uint64_t result = 1;
-  for (const int64_t value : values) result *= static_cast<uint64_t>(value);
-  return result;
-}
-
-// Two operations per multiply-add of [..., k] x [..., k, n].
-uint64_t matrix_flops(const std::vector<int64_t>& a, const std::vector<int64_t>& b, bool batched) {
-  if (a.empty() || b.empty() || a.back() == 0 || (batched && a[0] == 0)) return 0;
-  const uint64_t flops = 2 * (product(a) / static_cast<uint64_t>(a.back())) * product(b);
-  return batched ? flops / static_cast<uint64_t>(a[0]) : flops;
-}
-
-// aten::conv2d(input, weight, bias, stride, padding, dilation, groups).
-uint64_t conv2d_flops(const std::vector<Input>& inputs) {
-  if (inputs.size() < 7) return 0;
-  const auto& input = inputs[0].values;
-  const auto& weight = inputs[1].values;
-  if (input.size() != 4 || weight.size() != 4 || inputs[6].values.size() != 1 || inputs[6].values[0] == 0)
-    return 0;
-  const auto pair = [&](size_t at) {
-    return inputs[at].values.size() == 2 ? inputs[at].values : std::vector<int64_t>();
-  };
-  const auto stride = pair(3), padding = pair(4), dilation = pair(5);
-  if (stride.empty() || padding.empty() || dilation.empty() || stride[0] * stride[1] == 0) return 0;
-  const auto extent = [&](size_t axis) {
-    const int64_t window = dilation[axis] * (weight[2 + axis] - 1) + 1;
-    return static_cast<uint64_t>((input[2 + axis] + 2 * padding[axis] - window) / stride[axis] + 1);
-  };
-  const auto u = [](int64_t value) { return static_cast<uint64_t>(value); };
-  return 2 * u(input[0]) * extent(0) * extent(1) * u(weight[2]) * u(weight[3]) * u(input[1]) * u(weight[0]) /
-         u(inputs[6].values[0]);
-}
-
 }  // namespace
 
 void append_inputs(std::string& out, const std::byte* encoded) {
@@ -280,8 +244,8 @@ const std::string& InputTexts::text(std::span<const std::byte> encoded) {
   return entry.text;
 }
 
-std::vector<Input> decode_inputs(const std::byte* encoded) {
-  std::vector<Input> inputs;
+std::vector<OpInput> decode_inputs(const std::byte* encoded) {
+  std::vector<OpInput> inputs;
   Decoder in(encoded);
   const auto skip_tensor = [&in](std::vector<int64_t>* sizes) {
     const TensorHead head = tensor_head(in);
@@ -292,8 +256,8 @@ std::vector<Input> decode_inputs(const std::byte* encoded) {
     for (size_t i = 0; head.strided && i < head.dims; ++i) in.dim(head.wide);
   };
   for (Tag tag = in.get<Tag>(); tag != Tag::kEnd; tag = in.get<Tag>()) {
-    Input& input = inputs.emplace_back();
-    input.tag = tag;
+    OpInput& input = inputs.emplace_back();
+    input.tensor = tag == Tag::kTensor;
     std::string ignored;
     switch (tag) {
       case Tag::kTensor:
@@ -320,25 +284,6 @@ std::vector<Input> decode_inputs(const std::byte* encoded) {
     }
   }
   return inputs;
-}
-
-bool has_flops(std::string_view name) {
-  constexpr std::array<std::string_view, 7> kNames = {
-      "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::conv2d", "aten::mul", "aten::add"};
-  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
-}
-
-uint64_t estimate_flops(std::string_view name, const std::vector<Input>& inputs) {
-  const auto tensor = [&inputs](size_t at) {
-    return at < inputs.size() && inputs[at].tag == Tag::kTensor ? inputs[at].values : std::vector<int64_t>();
-  };
-  if (name == "aten::mm") return matrix_flops(tensor(0), tensor(1), false);
-  if (name == "aten::addmm") return matrix_flops(tensor(1), tensor(2), false);
-  if (name == "aten::bmm") return matrix_flops(tensor(0), tensor(1), true);
-  if (name == "aten::baddbmm") return matrix_flops(tensor(1), tensor(2), true);
-  if (name == "aten::conv2d") return conv2d_flops(inputs);
-  if (inputs.empty() || inputs[0].tag != Tag::kTensor) return 0;
-  return product(inputs[0].values);  // mul, add
 }
 
 }  // namespace omni::stream

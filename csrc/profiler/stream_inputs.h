@@ -1,22 +1,15 @@
-// Decodes the inputs of an op into the text of a trace and into its count of floating point operations.
+// Decodes the inputs of an op into the text of a trace, and into what its floating point operations are counted from.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "profiler/stream_record.h"
+#include "profiler/op_flops.h"
 
 namespace omni::stream {
-
-// One decoded input, as far as flops need it.
-struct Input {
-  Tag tag = Tag::kOther;
-  std::vector<int64_t> values;  // sizes of a tensor, integers of a list, one integer
-};
 
 // Appends "Input Dims": [...], "Input type": [...], "Input Strides": [...], "Concrete Inputs": [...] as torch's profiler
 // writes them, from inputs as ThreadLog wrote them.
@@ -42,11 +35,6 @@ class InputTexts {
 };
 
 // The inputs in a form to compute with.
-std::vector<Input> decode_inputs(const std::byte* encoded);
-
-// Whether torch estimates the floating point operations of the op of that name.
-bool has_flops(std::string_view name);
-// The estimate, 0 if the inputs are not what it needs.
-uint64_t estimate_flops(std::string_view name, const std::vector<Input>& inputs);
+std::vector<OpInput> decode_inputs(const std::byte* encoded);
 
 }  // namespace omni::stream

@@ -7,6 +7,7 @@
 
 #include "profiler/call_sites.h"
 #include "profiler/caller_sites.h"
+#include "profiler/op_flops.h"
 #include "profiler/stream_activities.h"
 #include "profiler/stream_inputs.h"
 
@@ -154,7 +155,7 @@ void Reader::begin(Thread& thread, uint32_t log, const Header& header, const std
   if ((header.flags & kHasInputs) != 0) {
     if (trace_ != nullptr) frame.inputs = inputs_.text({payload, end});
     const Name& op = name(frame.name);
-    if (config_.with_flops && op.has_flops) frame.flops = estimate_flops(op.text, decode_inputs(payload));
+    if (config_.with_flops && op.has_flops) frame.flops = count_flops(op.text, decode_inputs(payload));
   }
   frame.module = kNoModule;
   frame.annotation_id = cuda::AnnotationSpans::kNone;
@@ -227,7 +228,7 @@ void Reader::memory(Thread& thread, uint32_t log, const Header& header, const st
   if (!thread.in_window || refuse()) return;
   const auto memory = take<Memory>(payload);
   ++events_;
-  if (memory.device_type == 0) table_.memory(log, memory.bytes);
+  table_.memory(log, memory.bytes, memory.device_type != 0);
   if (trace_ == nullptr) return;
   trace_->memory({.time_ns = clock_.unix_ns(header.time),
                   .thread = thread.thread,
@@ -373,8 +374,8 @@ const Reader::Name& Reader::name(uint32_t id) {
     fresh.text = session_.name(static_cast<uint32_t>(names_.size() - 1));
     const bool utility = is_utility_op(fresh.text);
     fresh.row = utility ? TableBuilder::kNoRow : table_.row(fresh.text, false);
-    fresh.note = table_.row(fresh.text, true);
-    fresh.has_flops = has_flops(fresh.text);
+    fresh.note = fresh.text == kWaitScope ? TableBuilder::kNoRow : table_.row(fresh.text, true);
+    fresh.has_flops = counts_flops(fresh.text);
     if (config_.with_stack) fresh.site = call_site(fresh.text);
   }
   return names_[id];

@@ -54,7 +54,7 @@ class Reader {
     std::string text;
     size_t row;        // in the table, as an op
     size_t note;       // in the table, as an annotation
-    bool has_flops;    // an op whose operations torch estimates
+    bool has_flops;    // an op whose operations are counted
     std::string site;  // where the scope of that name stands
   };
 

@@ -46,6 +46,7 @@ void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t a
       call.device_ns = frame.only.device_ns;
       call.device_children_ns = frame.only.device_children_ns;
       call.children_bytes = frame.only.children_bytes;
+      call.device_children_bytes = frame.only.device_children_bytes;
     } else {
       add(frame.only);
     }
@@ -60,6 +61,8 @@ void TableBuilder::exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t a
   caller.call.children_ns += call.total_ns;
   caller.call.bytes += call.bytes;
   caller.call.children_bytes += call.bytes;
+  caller.call.device_bytes += call.device_bytes;
+  caller.call.device_children_bytes += call.device_bytes;
   caller.call.device_children_ns += call.device_ns + call.device_children_ns;
   if (caller.call.children == 1) {
     caller.only = call;
@@ -78,16 +81,17 @@ void TableBuilder::rename(int64_t thread, size_t row, size_t above) {
   if (stack.size() > above) stack[stack.size() - 1 - above].call.row = row;
 }
 
-void TableBuilder::memory(int64_t thread, int64_t bytes) {
+void TableBuilder::memory(int64_t thread, int64_t bytes, bool device) {
   std::vector<Frame>& stack = stacks_[thread];
   if (!stack.empty()) {
-    stack.back().call.bytes += bytes;
+    Call& call = stack.back().call;
+    (device ? call.device_bytes : call.bytes) += bytes;
     return;
   }
   TableRow& top = rows_[row("[memory]", false, false)];
   ++top.calls;
-  top.total_bytes += bytes;
-  top.self_bytes += bytes;
+  (device ? top.device_total_bytes : top.total_bytes) += bytes;
+  (device ? top.device_self_bytes : top.self_bytes) += bytes;
 }
 
 void TableBuilder::async_op(std::string_view name, int64_t duration_ns) {
@@ -140,6 +144,8 @@ void TableBuilder::add(const Call& call) {
   target.device_self_ns += call.device_ns;
   target.total_bytes += call.bytes;
   target.self_bytes += call.bytes - call.children_bytes;
+  target.device_total_bytes += call.device_bytes;
+  target.device_self_bytes += call.device_bytes - call.device_children_bytes;
   target.flops += call.flops;
 }
 

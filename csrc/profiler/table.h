@@ -21,6 +21,8 @@ struct TableRow {
   int64_t device_self_ns = 0;
   int64_t total_bytes = 0;  // host memory allocated minus released
   int64_t self_bytes = 0;
+  int64_t device_total_bytes = 0;
+  int64_t device_self_bytes = 0;
   uint64_t flops = 0;
 };
 
@@ -46,7 +48,8 @@ class TableBuilder {
   void exit(int64_t thread, int64_t end_ns, uint64_t flops, size_t above = 0);
   // Gives an open call another name: the innermost, or the one that has above others inside it.
   void rename(int64_t thread, size_t row, size_t above);
-  void memory(int64_t thread, int64_t bytes);
+  // device: memory of a device, not of the host.
+  void memory(int64_t thread, int64_t bytes, bool device = false);
   // An op that began in one thread and ended in another: it has neither children nor self time.
   void async_op(std::string_view name, int64_t duration_ns);
   // A kernel or copy on a device, launched while the thread's innermost op ran.
@@ -71,6 +74,8 @@ class TableBuilder {
     int64_t device_children_ns = 0;  // of what its children launched
     int64_t bytes = 0;
     int64_t children_bytes = 0;
+    int64_t device_bytes = 0;
+    int64_t device_children_bytes = 0;
     uint64_t flops = 0;
     int64_t children = 0;
     bool has_only =
@@ -89,6 +94,10 @@ class TableBuilder {
   std::string key_;                                // reused
   std::unordered_map<int64_t, std::vector<Frame>> stacks_;
 };
+
+// The annotation of the time in which a worker has nothing to do (profiler/worker.go). No operator, and no table has it:
+// it would be most of the time there is.
+constexpr std::string_view kWaitScope = "stage.wait";
 
 // The ops that torch leaves out of its own tables: parts of profiling itself.
 bool is_utility_op(std::string_view name);

@@ -106,6 +106,23 @@ std::vector<const TableRow*> sorted(const std::vector<TableRow>& rows, bool by_d
   return order;
 }
 
+// A name on one line: control bytes as they are written in C.
+std::string shown_name(const std::string& name) {
+  std::string shown;
+  for (const char c : name) {
+    if (c == '\n') {
+      shown += "\\n";
+    } else if (c == '\t') {
+      shown += "\\t";
+    } else if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') {
+      shown += printf_string("\\x%02x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    } else {
+      shown += c;
+    }
+  }
+  return shown;
+}
+
 std::string cut_name(const std::string& name, size_t max_width) {
   constexpr size_t kDots = 3;
   if (utf8_length(name) < max_width - kDots) return name;
@@ -116,7 +133,8 @@ std::string cut_name(const std::string& name, size_t max_width) {
 struct Sums {
   double self_us = 0;
   double device_us = 0;
-  bool device = false;  // any device time
+  bool device = false;         // any device time
+  bool device_memory = false;  // any op that kept memory of a device
 };
 
 std::vector<std::string> headers(const TableOptions& options, const Sums& sums, const FlopsUnit& flops) {
@@ -124,6 +142,7 @@ std::vector<std::string> headers(const TableOptions& options, const Sums& sums, 
                                     "CPU total %", "CPU total",  "CPU time avg"};
   if (sums.device) cells.insert(cells.end(), {"Self CUDA", "Self CUDA %", "CUDA total", "CUDA time avg"});
   if (options.with_memory) cells.insert(cells.end(), {"CPU Mem", "Self CPU Mem"});
+  if (options.with_memory && sums.device_memory) cells.insert(cells.end(), {"CUDA Mem", "Self CUDA Mem"});
   cells.emplace_back("# of Calls");
   if (flops.scale > 0) cells.push_back(flops.header);
   return cells;
@@ -134,7 +153,7 @@ std::vector<std::string> row_cells(const TableRow& row, const TableOptions& opti
   const double total = to_us(row.total_ns);
   const double self = to_us(row.self_ns);
   const auto calls = static_cast<double>(row.calls);
-  std::vector<std::string> cells = {cut_name(row.name, options.max_name_width),
+  std::vector<std::string> cells = {cut_name(shown_name(row.name), options.max_name_width),
                                     format_share(self, sums.self_us),
                                     format_time(self),
                                     format_share(total, sums.self_us),
@@ -148,6 +167,8 @@ std::vector<std::string> row_cells(const TableRow& row, const TableOptions& opti
   }
   if (options.with_memory)
     cells.insert(cells.end(), {format_bytes(row.total_bytes), format_bytes(row.self_bytes)});
+  if (options.with_memory && sums.device_memory)
+    cells.insert(cells.end(), {format_bytes(row.device_total_bytes), format_bytes(row.device_self_bytes)});
   cells.push_back(std::to_string(row.calls));
   if (flops.scale > 0) {
     cells.push_back(row.flops == 0 ? "--"
@@ -162,6 +183,7 @@ std::string format_table(const std::vector<TableRow>& rows, const TableOptions& 
   Sums sums;
   for (const TableRow& row : rows) {
     sums.device = sums.device || row.device_self_ns > 0;
+    sums.device_memory = sums.device_memory || row.device_self_bytes > 0;
     sums.self_us += to_us(row.self_ns);
     // Annotations on a device cover kernels that count already.
     if (row.device && !row.annotation) sums.device_us += to_us(row.device_self_ns);
@@ -171,7 +193,8 @@ std::string format_table(const std::vector<TableRow>& rows, const TableOptions& 
 
   constexpr size_t kNameMargin = 4;
   size_t name_width = 0;
-  for (const TableRow* row : order) name_width = std::max(name_width, utf8_length(row->name) + kNameMargin);
+  for (const TableRow* row : order)
+    name_width = std::max(name_width, utf8_length(shown_name(row->name)) + kNameMargin);
   name_width = std::min(name_width, options.max_name_width);
 
   const FlopsUnit flops = options.with_flops ? flops_unit(order) : FlopsUnit{};

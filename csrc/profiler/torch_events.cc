@@ -20,6 +20,7 @@
 #include "profiler/call_sites.h"
 #include "profiler/caller_sites.h"
 #include "profiler/json_text.h"
+#include "profiler/op_flops.h"
 
 namespace omni {
 namespace {
@@ -77,6 +78,31 @@ std::string inputs_text(const TorchOp& op) {
   return text;
 }
 
+// What operations are counted from.
+std::vector<OpInput> count_inputs(const TorchOp& op) {
+  const auto& [shapes, concrete] = op.inputs_;
+  std::vector<OpInput> inputs(shapes.size());
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    if (const auto* tensor = std::get_if<impl::TensorMetadata>(&shapes[i])) {
+      inputs[i] = {true, tensor->sizes_};
+      continue;
+    }
+    // A single number is among the shapes, a list among the values.
+    for (const std::vector<impl::op_input_t>* part : {&shapes, &concrete}) {
+      const auto* value = i < part->size() ? std::get_if<c10::IValue>(&(*part)[i]) : nullptr;
+      if (value == nullptr) continue;
+      if (value->isInt()) inputs[i].values = {value->toInt()};
+      if (value->isIntList()) inputs[i].values = value->toIntVector();
+    }
+  }
+  return inputs;
+}
+
+uint64_t flops_of(const TorchOp& op) {
+  if (torch_counts_flops(op.name_)) return impl::computeFlops(op.name_, op.extra_args_);
+  return counts_flops(op.name_) ? count_flops(op.name_, count_inputs(op)) : 0;
+}
+
 // Torch converts its times afterwards: they may be off by a few microseconds.
 constexpr int64_t kClockSlackNs = 50000;
 
@@ -119,14 +145,14 @@ class HostWalk {
     std::vector<Open>& stack = open_[thread];
     close(thread, stack, result.start_time_ns_, end_ns);
     if (trace_ != nullptr) write(result, op, thread, end_ns, annotation, stack);
-    if (is_utility_op(op.name_)) return;
+    if (is_utility_op(op.name_) || (annotation && op.name_ == kWaitScope)) return;
     if (async) {
       table_.async_op(op.name_, end_ns - result.start_time_ns_);
       return;
     }
     table_.enter(thread, op.name_, annotation, result.start_time_ns_);
     launched_by(op, thread);
-    const uint64_t flops = config_.with_flops ? impl::computeFlops(op.name_, op.extra_args_) : 0;
+    const uint64_t flops = config_.with_flops ? flops_of(op) : 0;
     const bool module = annotation && !op.name_.starts_with("ProfilerStep#");
     const bool outermost = stack.empty();
     Open& open = stack.emplace_back(Open{end_ns, flops, nullptr, {}});
@@ -152,7 +178,7 @@ class HostWalk {
                       .device_type = static_cast<int>(allocation.device_type_),
                       .device_index = allocation.device_index_});
     }
-    if (allocation.device_type_ == c10::DeviceType::CPU) table_.memory(thread, allocation.alloc_size_);
+    table_.memory(thread, allocation.alloc_size_, allocation.device_type_ != c10::DeviceType::CPU);
   }
 
   // Ends what is still open.

@@ -227,6 +227,19 @@ TEST_P(RecorderTest, AnnotatesScopesBetweenSteps) {
   EXPECT_EQ(named(trace, "open at stop").size(), 1u);
 }
 
+TEST_P(RecorderTest, WaitingIsNoOperatorOfTheTable) {
+  auto recorder = start_recorder(config());
+  recorder->scope_begin("stage.wait");
+  recorder->scope_end();
+  run_ops(*recorder, 1);
+  recorder->scope_begin("other");
+  recorder->scope_end();
+  recorder->stop();
+  const std::string table = read_text(recorder->finish()["files"][1]["path"]);
+  EXPECT_EQ(table.find("stage.wait"), std::string::npos) << table;
+  EXPECT_NE(table.find(" other "), std::string::npos) << "any other annotation is a row";
+}
+
 TEST_P(RecorderTest, StatusFollowsTheRecording) {
   auto recorder = start_recorder(config({{"record_shapes", true}}));
   run_ops(*recorder, 50);

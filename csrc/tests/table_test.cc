@@ -39,12 +39,14 @@ void feed(const json& events, TableBuilder& table) {
     const int64_t thread = event["thread"], start_ns = event["start_ns"];
     if (event.contains("bytes")) {
       close(thread, start_ns - 1, start_ns - 1);
-      table.memory(thread, event["bytes"]);
+      table.memory(thread, event["bytes"], event.value("device", false));
       continue;
     }
     const int64_t end_ns = event["end_ns"];
     close(thread, start_ns, end_ns);
     table.enter(thread, event["name"].get<std::string>(), event["annotation"], start_ns);
+    for (const json& kernel : event.value("kernels", json::array()))
+      table.device_work(thread, kernel["name"].get<std::string>(), false, kernel["ns"]);
     open[thread].push_back({end_ns, event["flops"]});
   }
   for (auto& [thread, stack] : open) {
@@ -68,8 +70,17 @@ TEST_P(TableGoldenTest, IsTheTextThatTorchPrints) {
 
 INSTANTIATE_TEST_SUITE_P(All, TableGoldenTest,
                          testing::Values("mixed", "mixed_memory", "mixed_flops", "convolutions", "releases",
-                                         "many_names"),
+                                         "many_names", "device"),
                          [](const auto& info) { return std::string(info.param); });
+
+TEST(TableTest, ARowIsALineWhateverTheName) {
+  TableBuilder table;
+  table.enter(1, "a\nb\tc\x01\x7f\"\\", false, 0);
+  table.exit(1, 30, 0);
+  const std::string text = format_table(table.rows(), {});
+  EXPECT_NE(text.find("\n    a\\nb\\tc\\x01\\x7f\"\\  "), std::string::npos) << text;
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 6) << text;
+}
 
 TEST(TableTest, IsEmptyWithoutRows) { EXPECT_EQ(format_table({}, {}), ""); }
 
