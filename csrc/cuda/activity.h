@@ -125,7 +125,21 @@ class ActivitySource {
   virtual std::map<std::string, int64_t> dropped() const = 0;
 
   virtual std::vector<DeviceProperties> devices() const = 0;
+
+  // Of what it collects with, under the names of a trace's header: cupti_version, cuda_runtime_version,
+  // cuda_driver_version. What cannot be found out is not in it. Not where there is no driver.
+  virtual std::map<std::string, int64_t> versions() const = 0;
 };
+
+// What a trace's header says of the GPUs that are recorded. Empty: none.
+struct Environment {
+  std::vector<DeviceProperties> devices;
+  std::map<std::string, int64_t> versions;
+};
+
+inline Environment environment_of(const ActivitySource& source) {
+  return {source.devices(), source.versions()};
+}
 
 // Marks for tools that look on from outside, such as Nsight Systems. They cost next to nothing when none does.
 class Ranges {
@@ -147,7 +161,7 @@ struct Plugin {
 };
 
 // Raised with every change of the structs and classes above.
-constexpr uint32_t kPluginVersion = 2;
+constexpr uint32_t kPluginVersion = 3;
 constexpr const char* kPluginLibrary = "libomni_cuda.so";
 constexpr const char* kPluginEntry = "omni_cuda_plugin";
 using PluginEntry = const Plugin* (*)();

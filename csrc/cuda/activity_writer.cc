@@ -385,4 +385,11 @@ nlohmann::json device_properties_json(const std::vector<DeviceProperties>& devic
   return list;
 }
 
+nlohmann::json environment_json(const Environment& environment) {
+  nlohmann::json json =
+      environment.versions.empty() ? nlohmann::json::object() : nlohmann::json(environment.versions);
+  json["deviceProperties"] = device_properties_json(environment.devices);
+  return json;
+}
+
 }  // namespace omni::cuda

@@ -116,4 +116,7 @@ class ActivityWriter final : public ActivitySink {
 // The header's "deviceProperties", in Kineto's words.
 nlohmann::json device_properties_json(const std::vector<DeviceProperties>& devices);
 
+// The members of the header.
+nlohmann::json environment_json(const Environment& environment);
+
 }  // namespace omni::cuda

@@ -18,7 +18,7 @@ uint64_t counter() { return c10::getApproximateTime(); }
 
 }  // namespace
 
-GpuCollection::GpuCollection(ActivitySource& source) : source_(source), devices_(source.devices()) {
+GpuCollection::GpuCollection(ActivitySource& source) : source_(source), environment_(environment_of(source)) {
   if (const std::string error = source.start(&counter); !error.empty())
     throw Error(OMNI_FAILED_PRECONDITION, "activities: CUDA: " + error);
   collecting_ = true;

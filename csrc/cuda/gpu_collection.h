@@ -35,7 +35,7 @@ class GpuCollection {
   GpuCollection& operator=(const GpuCollection&) = delete;
 
   ActivitySource& source() { return source_; }
-  const std::vector<DeviceProperties>& devices() const { return devices_; }
+  const Environment& environment() const { return environment_; }
 
   // Begins to fill the log. Once, after what the log belongs to is open.
   void feed(std::unique_ptr<ActivityLog> log);
@@ -52,7 +52,7 @@ class GpuCollection {
   void drain();
 
   ActivitySource& source_;
-  const std::vector<DeviceProperties> devices_;
+  const Environment environment_;
   bool collecting_ = false;              // the torch thread's
   std::unique_ptr<ActivityLog> log_;     // the feeding thread's
   std::map<std::string, int64_t> told_;  // the feeding thread's: losses that the log knows

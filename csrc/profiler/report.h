@@ -46,7 +46,7 @@ class FinishedFiles {
   std::string table_error_;  // empty: it has been written, or none was asked for
 };
 
-// Versions and devices, for the header of a trace.
+// Versions, for the header of a trace.
 nlohmann::json trace_environment();
 
 }  // namespace omni

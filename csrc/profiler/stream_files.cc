@@ -6,12 +6,11 @@
 
 namespace omni::stream {
 
-Files::Files(const RecorderConfig& config, int64_t start_ns,
-             const std::vector<cuda::DeviceProperties>& devices)
+Files::Files(const RecorderConfig& config, int64_t start_ns, const cuda::Environment& gpu)
     : config_(config), start_ns_(start_ns), files_(config) {
   if (config.trace_path.empty()) return;
   nlohmann::json environment = trace_environment();
-  environment["deviceProperties"] = cuda::device_properties_json(devices);
+  environment.update(cuda::environment_json(gpu));
   trace_.emplace(config, start_ns, environment);
 }
 
@@ -43,6 +42,7 @@ nlohmann::json Files::finish(const End& end) {
   files_.dropped = drops_of(*session_);
   files_.dropped.merge(reader_->gpu_dropped());
   if (reader_->unmatched() > 0) files_.dropped["unmatched"] = reader_->unmatched();
+  if (reader_->unnamed() > 0) files_.dropped["names"] = reader_->unnamed();
   files_.full = session_->budget().full();
   files_.wall_ns = std::max<int64_t>(end_ns - start_ns_, 0);
   files_.overhead_ns = static_cast<int64_t>(end.overhead_ns_per_event * static_cast<double>(files_.events));

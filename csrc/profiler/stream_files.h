@@ -24,8 +24,8 @@ namespace omni::stream {
 // any thread.
 class Files {
  public:
-  // Creates the trace, if config wants one. start_ns: when recording began. devices: the GPUs that are recorded.
-  Files(const RecorderConfig& config, int64_t start_ns, const std::vector<cuda::DeviceProperties>& devices);
+  // Creates the trace, if config wants one. start_ns: when recording began. gpu: the GPUs that are recorded.
+  Files(const RecorderConfig& config, int64_t start_ns, const cuda::Environment& gpu);
 
   // Before all that follows.
   void open(Session& session);

@@ -2,6 +2,7 @@
 #include "profiler/stream_log.h"
 
 #include <c10/util/ApproximateClock.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -80,7 +81,7 @@ bool Session::take(Filled& out) {
 uint32_t Names::intern(const char* text, size_t size, const char** kept) {
   const std::lock_guard lock(mutex_);
   std::string key(text, size);
-  if (names_.size() >= kMost && !ids_.contains(key)) key = "(one of too many names)";
+  if (names_.size() >= kShared && !ids_.contains(key)) key = "(one of too many names)";
   const auto [it, added] = ids_.try_emplace(std::move(key), static_cast<uint32_t>(names_.size()));
   if (added) names_.push_back(&it->first);  // keys of the map stay where they are
   *kept = it->first.c_str();
@@ -168,7 +169,6 @@ std::deque<Filled> Hub::collect(Session& session) {
 }
 
 void Hub::copy_open(Session& to, ChunkRef (Pool::*take)()) {
-  const uint64_t now = c10::getApproximateTime();
   for (ThreadLog* log : logs_) {
     if (log->session_ != session_ || !log->chunk_) continue;
     const uint32_t used = log->chunk_->used.load(std::memory_order_acquire);
@@ -179,7 +179,7 @@ void Hub::copy_open(Session& to, ChunkRef (Pool::*take)()) {
     std::memcpy(copy->bytes.data(), log->chunk_->bytes.data() + log->collected_, size);
     copy->used.store(size, std::memory_order_relaxed);
     if (&to == session_.get()) log->collected_ = used;
-    to.push({log->id_, log->thread_, now, std::move(copy)});
+    to.push(log->filled(std::move(copy), 0));
   }
 }
 
@@ -220,6 +220,7 @@ bool Hub::join(ThreadLog& log) {
   if (!session_) return false;
   log.session_ = session_;
   log.generation_ = session_->generation();
+  ::pthread_getname_np(::pthread_self(), log.thread_name_.data(), log.thread_name_.size());
   log.events_.store(0, std::memory_order_relaxed);
   log.meter_.reset();
   if (log.chunk_) log.chunk_->used.store(0, std::memory_order_relaxed);
@@ -243,8 +244,11 @@ bool Hub::exchange(ThreadLog& log) {
 }
 
 void Hub::push_chunk(ThreadLog& log) {
-  session_->push({log.id_, log.thread_, c10::getApproximateTime(), std::move(log.chunk_),
-                  std::exchange(log.collected_, 0)});
+  session_->push(log.filled(std::move(log.chunk_), std::exchange(log.collected_, 0)));
+}
+
+Filled ThreadLog::filled(ChunkRef chunk, uint32_t begin) const {
+  return {id_, thread_, c10::getApproximateTime(), std::move(chunk), begin, thread_name_};
 }
 
 ThreadLog* ThreadLog::current() {

@@ -36,6 +36,9 @@
 
 namespace omni::stream {
 
+// As the system has it: at most 15 bytes and a zero.
+using ThreadName = std::array<char, 16>;
+
 // Records of one thread in their order, on the way to the reader.
 struct Filled {
   uint32_t log = 0;        // unique in the process; thread numbers are reused by the system
@@ -43,6 +46,7 @@ struct Filled {
   uint64_t closed_at = 0;  // the counter when nothing more was appended
   ChunkRef chunk;
   uint32_t begin = 0;  // where in it: what lies before was collected sooner
+  ThreadName name{};
 };
 
 class ThreadLog;
@@ -50,14 +54,14 @@ class ThreadLog;
 // Names of ops by number. Any thread.
 class Names {
  public:
-  // The number of a name, and the copy of it that lives as long as this object. A ring may run for weeks in a program
-  // that makes up names: after the first kMost they share one number.
+  // The number that names share when there are too many. A ring may run for weeks in a program that makes up names.
+  static constexpr uint32_t kShared = 65536;
+
+  // The number of a name, and the copy of it that lives as long as this object. After the first kShared they share one.
   uint32_t intern(const char* text, size_t size, const char** kept);
   std::string name(uint32_t id) const;
 
  private:
-  static constexpr size_t kMost = 65536;
-
   mutable std::mutex mutex_;  // guards what follows
   std::vector<const std::string*> names_;
   std::unordered_map<std::string, uint32_t> ids_;
@@ -235,8 +239,12 @@ class ThreadLog {
   void count_event();
   void count_drop();
 
+  // Its records from begin on, in a chunk that holds them.
+  Filled filled(ChunkRef chunk, uint32_t begin) const;
+
   uint32_t id_ = 0;
   int64_t thread_ = 0;
+  ThreadName thread_name_{};          // when it joined the session: it may have ended when that is over
   std::shared_ptr<Session> session_;  // in which it records, or recorded last
   uint64_t generation_ = 0;           // of session_
   std::atomic<int64_t> events_{0};    // recorded in session_; others read it

@@ -43,6 +43,7 @@ void Reader::read(const Filled& filled) {
   clock_.follow();
   Thread& thread = threads_[filled.log];
   thread.thread = filled.thread;
+  if (trace_ != nullptr) trace_->thread_name(filled.thread, filled.name.data());
   const std::byte* at = filled.chunk->bytes.data() + filled.begin;
   const std::byte* const end =
       filled.chunk->bytes.data() + filled.chunk->used.load(std::memory_order_acquire);
@@ -245,6 +246,7 @@ void Reader::close(Thread& thread, uint32_t log, size_t frame, int64_t end_ns, b
   if (thread.in_window && !closing.refused) {
     ++events_;
     steps_ += closing.kind == Kind::kStepBegin && !closing.cut;
+    unnamed_ += closing.kind != Kind::kStepBegin && closing.name == Names::kShared;
     if (trace_ != nullptr) write(thread, closing, end_ns, async);
   }
   if (closing.in_table) table_.exit(log, end_ns, closing.flops, in_table(thread, frame + 1));

@@ -46,6 +46,8 @@ class Reader {
   // What the collector of GPU activity has lost, and what of it could not be written, by reason.
   std::map<std::string, int64_t> gpu_dropped() const;
   int64_t steps() const { return steps_; }
+  // Events whose names are lost: there were too many.
+  int64_t unnamed() const { return unnamed_; }
   // Ends without a beginning, because that was dropped or lies before the session.
   int64_t unmatched() const { return unmatched_; }
 
@@ -157,6 +159,7 @@ class Reader {
   int64_t events_ = 0;
   int64_t steps_ = 0;
   int64_t unmatched_ = 0;
+  int64_t unnamed_ = 0;
 };
 
 }  // namespace omni::stream

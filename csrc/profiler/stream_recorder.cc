@@ -96,12 +96,12 @@ class Dump final : public Recorder {
  public:
   // ring_start_ns: when the ring began to record. cost_ns: of an event.
   Dump(RecorderConfig dump_config, double ring_seconds, int64_t ring_start_ns, double cost_ns,
-       const std::vector<cuda::DeviceProperties>& devices)
+       const cuda::Environment& gpu)
       : Recorder(std::move(dump_config), Stopped{}),
         cost_ns_(cost_ns),
         end_counter_(c10::getApproximateTime()),
         from_ns_(std::max(ring_start_ns, c10::getTime() - static_cast<int64_t>(ring_seconds * 1e9))),
-        files_(config(), from_ns_, devices) {
+        files_(config(), from_ns_, gpu) {
     // Last, because it is what a failure would waste.
     session_ = Hub::get().snapshot();
   }
@@ -152,7 +152,7 @@ class StreamRecorder final : public Recorder {
         inputs_(config().record_shapes || config().with_flops),
         dispatch_ns_(dispatch_ns(inputs_)),
         start_ns_(c10::getTime()),
-        files_(config(), start_ns_, devices()) {
+        files_(config(), start_ns_, gpu_environment()) {
     const RecorderConfig& c = config();
     const double ring_ticks = c.ring_seconds * 1e9 / stream::ns_per_tick();
     session_ = Hub::get().open(
@@ -228,12 +228,12 @@ class StreamRecorder final : public Recorder {
   std::unique_ptr<Recorder> on_dump(RecorderConfig dump_config) override {
     if (gpu_ != nullptr) gpu_->catch_up();
     return std::make_unique<Dump>(std::move(dump_config), config().ring_seconds, start_ns_, cost_ns(),
-                                  devices());
+                                  gpu_environment());
   }
 
   // The GPUs that are recorded.
-  std::vector<cuda::DeviceProperties> devices() const {
-    return gpu_ == nullptr ? std::vector<cuda::DeviceProperties>() : gpu_->devices();
+  cuda::Environment gpu_environment() const {
+    return gpu_ == nullptr ? cuda::Environment() : gpu_->environment();
   }
 
   // Of an event, on average.

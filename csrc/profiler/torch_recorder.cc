@@ -19,6 +19,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "cuda/activity_writer.h"
 #include "profiler/budget.h"
 #include "profiler/op_cost.h"
 #include "profiler/output_file.h"
@@ -26,6 +27,7 @@
 #include "profiler/table.h"
 #include "profiler/torch_events.h"
 #include "profiler/trace_writer.h"
+#include "runtime/cuda.h"
 #include "status.h"
 
 namespace omni {
@@ -129,7 +131,13 @@ class TorchRecorder final : public Recorder {
     keep_kineto_quiet();
     const RecorderConfig& c = config();
     // Before anything records, so that a folder that cannot be written to is an error of the start.
-    if (!c.trace_path.empty()) trace_.emplace(c, c10::getTime(), trace_environment());
+    if (!c.trace_path.empty()) {
+      nlohmann::json environment = trace_environment();
+      const cuda::Plugin* const plugin = c.cuda ? open_cuda().plugin : nullptr;
+      if (plugin != nullptr)
+        environment.update(cuda::environment_json(cuda::environment_of(*plugin->activities)));
+      trace_.emplace(c, c10::getTime(), environment);
+    }
     // with_stack means modules here, which the writers find in the annotations: torch would look for Python frames.
     const impl::ProfilerConfig profiler_config(impl::ProfilerState::KINETO, c.record_shapes || c.with_flops,
                                                c.with_memory, /*with_stack=*/false, c.with_flops,

@@ -6,10 +6,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <fstream>
+#include <random>
 
 #include "profiler/json_text.h"
 
@@ -29,13 +29,24 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
-// "thread 12 (omni-worker)"; without the name if the thread has ended.
-std::string thread_label(int64_t thread) {
-  std::string label = "thread " + std::to_string(thread);
+// The name that a thread has now; empty if it has ended.
+std::string name_of_thread(int64_t thread) {
   std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/comm");
   std::string name;
-  if (std::getline(file, name)) label += " (" + name + ")";
-  return label;
+  std::getline(file, name);
+  return name;
+}
+
+// Random, in the form of Kineto's: a UUID of version 4 without dashes.
+std::string unique_id() {
+  std::random_device random;
+  std::array<uint32_t, 4> words{};
+  for (uint32_t& word : words) word = random();
+  words[1] = (words[1] & 0xffff0fff) | 0x4000;
+  words[2] = (words[2] & 0x3fffffff) | 0x80000000;
+  std::array<char, 33> text{};
+  std::snprintf(text.data(), text.size(), "%08X%08X%08X%08X", words[0], words[1], words[2], words[3]);
+  return text.data();
 }
 
 std::string string_member(std::string_view key, std::string_view value) {
@@ -68,8 +79,11 @@ std::string header_text(const RecorderConfig& config, int64_t base_ns, int64_t s
   if (!environment.contains("deviceProperties")) member("deviceProperties", nlohmann::json::array());
   for (const auto& [key, value] : environment.items()) member(key, value);
   member("host_name", host_name());
-  member("trace_id", config.session + "-" + config.worker);
-  if (config.with_stack) member("with_stack", 1);
+  member("trace_id", unique_id());
+  if (config.with_stack) {
+    member("with_stack", 1);
+    member("with_modules", 1);
+  }
   if (config.record_shapes) member("record_shapes", 1);
   if (config.with_memory) member("profile_memory", 1);
   if (config.with_flops) member("with_flops", 1);
@@ -130,7 +144,7 @@ TraceWriter::TraceWriter(const RecorderConfig& config, int64_t start_ns, const n
 void TraceWriter::op(const HostEvent& event) {
   ++events_;
   const int64_t track = event.thread + event.lane * kLaneStride;
-  ++threads_[track];
+  host_track(track);
   begin_event("X", event.annotation ? "user_annotation" : "cpu_op", event.name);
   place(process_, track, event.start_ns);
   duration(event.start_ns, event.end_ns);
@@ -164,7 +178,7 @@ void TraceWriter::op(const HostEvent& event) {
 
 void TraceWriter::memory(const MemoryEvent& event) {
   ++events_;
-  ++threads_[event.thread];
+  host_track(event.thread);
   begin_event("i", "cpu_instant_event", "[memory]");
   buffer_ += ",\"s\":\"t\"";
   place(process_, event.thread, event.time_ns);
@@ -211,6 +225,7 @@ void TraceWriter::memory_counter(const MemoryEvent& event) {
 void TraceWriter::activity(const ActivityEvent& event) {
   ++events_;
   const int64_t thread = event.thread + event.lane * kLaneStride;
+  if (!event.device && event.process == process_) host_track(thread);
   begin_event("X", event.category, event.name);
   place(event.process, thread, event.start_ns);
   duration(event.start_ns, event.end_ns);
@@ -218,7 +233,6 @@ void TraceWriter::activity(const ActivityEvent& event) {
   buffer_ += event.args;
   buffer_ += '}';
   end_event();
-  if (!event.device && event.process == process_) ++threads_[thread];
 }
 
 void TraceWriter::flow(std::string_view name, uint64_t id, bool start, int64_t time_ns, int64_t process,
@@ -257,14 +271,15 @@ void TraceWriter::flush() {
 }
 
 int64_t TraceWriter::expected_bytes() const {
-  // What is still to come: two lines per thread, what is open, the footer.
+  // What is still to come: names of threads that have changed, what is open, the footer.
   constexpr int64_t kThreadBytes = 300, kOpenBytes = 10000;
   const auto waiting = static_cast<int64_t>(buffer_.size());
-  return file_.expected_bytes(waiting + static_cast<int64_t>(threads_.size()) * kThreadBytes + kOpenBytes);
+  return file_.expected_bytes(waiting + static_cast<int64_t>(host_tracks_.size()) * kThreadBytes +
+                              kOpenBytes);
 }
 
 void TraceWriter::finish(int64_t end_ns, const nlohmann::json& totals) {
-  name_threads();
+  rename_tracks();
   for (const auto& [device, counter] : memory_counters_) {
     if (counter.last.time_ns > counter.written_ns) memory_counter(counter.last);
   }
@@ -336,11 +351,35 @@ void TraceWriter::metadata_event(std::string_view name, int64_t process, int64_t
   end_event();
 }
 
-void TraceWriter::name_threads() {
-  std::vector<int64_t> threads;
-  for (const auto& [thread, events] : threads_) threads.push_back(thread);
-  std::sort(threads.begin(), threads.end());
-  for (const int64_t thread : threads) track_name(process_, thread, thread_label(thread), thread);
+void TraceWriter::thread_name(int64_t thread, std::string_view name) { thread_names_[thread] = name; }
+
+void TraceWriter::host_track(int64_t track) {
+  const auto [it, added] = host_tracks_.try_emplace(track);
+  if (!added) return;
+  it->second = track_label(track);
+  // A lane comes after its thread.
+  track_name(process_, track, it->second, track % kLaneStride);
+}
+
+void TraceWriter::rename_tracks() {
+  const std::map<int64_t, std::string> ordered(host_tracks_.begin(), host_tracks_.end());
+  for (const auto& [track, label] : ordered) {
+    const std::string now = track_label(track);
+    if (now != label) track_name(process_, track, now, track % kLaneStride);
+  }
+}
+
+// "thread 12 (omni-worker)".
+std::string TraceWriter::track_label(int64_t track) const {
+  const int64_t thread = track % kLaneStride;
+  const int64_t lane = track / kLaneStride;
+  std::string label = "thread " + std::to_string(thread);
+  std::string name = name_of_thread(thread);
+  if (const auto noted = thread_names_.find(thread); name.empty() && noted != thread_names_.end())
+    name = noted->second;
+  if (!name.empty()) label += " (" + name + ")";
+  if (lane > 0) label += " overlap " + std::to_string(lane);
+  return label;
 }
 
 }  // namespace omni

@@ -111,7 +111,9 @@ class TraceWriter {
   void flow(std::string_view name, uint64_t id, bool start, int64_t time_ns, int64_t process, int64_t thread);
   // Names a process that is not this one, such as a device, and places it in the list of processes.
   void process_name(int64_t process, std::string_view name, std::string_view label, int64_t sort_index);
-  // Names a track; the writer itself names those of host threads.
+  // The name of a host thread, for when it has ended before its track is named. The writer itself names these tracks.
+  void thread_name(int64_t thread, std::string_view name);
+  // Names a track that is not a host thread's.
   void track_name(int64_t process, int64_t thread, std::string_view name, int64_t sort_index);
 
   // A mark across all tracks.
@@ -137,7 +139,11 @@ class TraceWriter {
   // Writes the value of a device's memory counter.
   void memory_counter(const MemoryEvent& event);
   void metadata_event(std::string_view name, int64_t process, int64_t thread, std::string_view args);
-  void name_threads();
+  // Names the track of a host thread, or one of its lanes, when it gets its first event.
+  void host_track(int64_t track);
+  // The same again, for those whose names have changed since.
+  void rename_tracks();
+  std::string track_label(int64_t track) const;
 
   // Memory changes with every op: a counter that follows each change would double the trace.
   static constexpr int64_t kCounterPeriodNs = 100000;
@@ -156,7 +162,8 @@ class TraceWriter {
   int64_t events_ = 0;
   std::string buffer_;                                            // text that file_ has not yet got
   std::map<std::pair<int, int>, MemoryCounter> memory_counters_;  // by device
-  std::unordered_map<int64_t, int64_t> threads_;                  // host threads seen: events of each
+  std::unordered_map<int64_t, std::string> host_tracks_;          // labels of those that have events
+  std::unordered_map<int64_t, std::string> thread_names_;         // of host threads
 };
 
 }  // namespace omni

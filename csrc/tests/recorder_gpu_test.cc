@@ -82,6 +82,8 @@ class KernelPerOp final : public cuda::ActivitySource {
     return {device};
   }
 
+  std::map<std::string, int64_t> versions() const override { return {{"cupti_version", 130200}}; }
+
   Clock clock = nullptr;
   std::string start_error;
   int depth = 0;
@@ -176,6 +178,7 @@ TEST_F(GpuRecorder, KernelsNameTheOpThatLaunchedThem) {
   EXPECT_EQ(recorder->status().events, 3 * all.size() + 2);
   const json trace = read_trace(trace_path);
   EXPECT_EQ(trace.at("deviceProperties").at(0).at("name"), "made up");
+  EXPECT_EQ(trace.at("cupti_version"), 130200);
   EXPECT_EQ(overlaps(trace), std::vector<std::string>());
 }
 

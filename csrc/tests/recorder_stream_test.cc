@@ -4,6 +4,7 @@
 #include <c10/util/ApproximateClock.h>
 #include <gtest/gtest.h>
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -200,6 +201,37 @@ TEST_F(StreamTest, ManyThreadsThatComeAndGo) {
   const json trace = finish(*recorder);
   EXPECT_EQ(by_name(trace)["aten::ones"].size(), size_t{kThreads * kRounds * kOps});
   EXPECT_EQ(overlaps(trace), std::vector<std::string>());
+}
+
+TEST_F(StreamTest, ThreadsThatHaveEndedKeepTheirNames) {
+  const auto recorder = start();
+  const at::ThreadLocalState state;
+  int64_t thread = 0;
+  std::thread([&] {
+    ::pthread_setname_np(::pthread_self(), "short life");
+    thread = ::gettid();
+    const at::ThreadLocalStateGuard guard(state);
+    at::ones({1});
+  }).join();
+  const json trace = finish(*recorder);
+  std::string name;
+  for (const auto& event : trace["traceEvents"]) {
+    if (event["name"] == "thread_name" && event["tid"] == thread) name = event["args"]["name"];
+  }
+  EXPECT_EQ(name, "thread " + std::to_string(thread) + " (short life)");
+}
+
+TEST_F(StreamTest, EventsWhoseNamesAreLostAreCounted) {
+  const auto recorder = start();
+  constexpr int kTooMany = 7;
+  for (uint32_t i = 0; i < stream::Names::kShared + kTooMany; ++i) {
+    at::RecordFunction scope(at::RecordScope::USER_SCOPE);
+    scope.before("made up " + std::to_string(i));
+  }
+  const json trace = finish(*recorder);
+  EXPECT_EQ(result_["dropped"], (json{{"names", kTooMany}}));
+  EXPECT_EQ(trace["omniTotals"]["dropped"]["names"], kTooMany);
+  EXPECT_EQ(by_name(trace)["(one of too many names)"].size(), size_t{kTooMany});
 }
 
 TEST_F(StreamTest, StopsWhileOtherThreadsRecord) {

@@ -117,6 +117,41 @@ TEST_P(RecorderTest, HeaderNamesTheWorker) {
   EXPECT_TRUE(trace["baseTimeNanoseconds"].is_number_integer());
 }
 
+// Nothing that the header of torch.profiler's own file says is missing from ours.
+TEST_P(RecorderTest, HeaderHasTheMembersOfKinetos) {
+  const json theirs = json::parse(read_bytes(OMNI_SOURCE_DIR "/csrc/tests/testdata/kineto_header.json"));
+  const json ours = read_trace(
+      record({{"record_shapes", true}, {"with_memory", true}, {"with_stack", true}, {"with_flops", true}},
+             1)["files"][0]["path"]);
+  const std::set<std::string> own_values = {"baseTimeNanoseconds", "host_name", "traceName", "trace_id"};
+  for (const auto& [key, value] : theirs.items()) {
+    ASSERT_TRUE(ours.contains(key)) << key;
+    EXPECT_EQ(ours[key].type(), value.type()) << key;
+    if (!own_values.contains(key)) {
+      EXPECT_EQ(ours[key], value) << key;
+    }
+  }
+  const json bare = read_trace(record(
+      {{"trace_path", (folder_.path() / "bare.gz").string()}, {"table_path", ""}}, 1)["files"][0]["path"]);
+  for (const char* key : {"with_stack", "with_modules", "with_flops", "record_shapes", "profile_memory"}) {
+    EXPECT_FALSE(bare.contains(key)) << key;
+  }
+}
+
+TEST_P(RecorderTest, EveryTraceHasItsOwnId) {
+  std::set<std::string> ids;
+  for (int i = 0; i < 3; ++i) {
+    const std::string path = (folder_.path() / (std::to_string(i) + ".gz")).string();
+    ids.insert(
+        read_trace(record({{"trace_path", path}, {"table_path", ""}}, 1)["files"][0]["path"])["trace_id"]);
+  }
+  EXPECT_EQ(ids.size(), 3u) << "the same session and worker of several runs";
+  for (const std::string& id : ids) {
+    EXPECT_EQ(id.size(), 32u) << id;
+    EXPECT_EQ(id.find_first_not_of("0123456789ABCDEF"), std::string::npos) << id;
+  }
+}
+
 TEST_P(RecorderTest, RecordsShapesOnlyWhenAsked) {
   const json with = read_trace(record({{"record_shapes", true}}, 1)["files"][0]["path"]);
   const auto mm = named(with, "aten::mm");

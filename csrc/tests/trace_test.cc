@@ -1,5 +1,7 @@
 // The pieces of a trace file: JSON text, lanes, events, the file itself.
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -280,6 +282,48 @@ TEST(TraceWriterTest, EventsHaveKinetosForm) {
   EXPECT_EQ(by_name.at("process_name/M")["args"]["name"], "stage-0");
   EXPECT_EQ(trace["omniTotals"]["dropped"]["pool"], 0);
   EXPECT_EQ(trace["traceName"], (folder.path() / "stage-0_s1.1.pt.trace.json.gz").string());
+}
+
+// The names of the tracks of a file that may be cut off.
+std::map<int64_t, std::string> track_names(const std::string& text) {
+  std::map<int64_t, std::string> names;
+  const json trace = json::parse(text);
+  for (const auto& event : trace["traceEvents"]) {
+    if (event["name"] == "thread_name") names[event["tid"]] = event["args"]["name"];
+  }
+  return names;
+}
+
+TEST(TraceWriterTest, TracksOfThreadsHaveTheirNames) {
+  const TemporaryFolder folder;
+  RecorderConfig config;
+  config.worker = "stage-0";
+  config.use_gzip = false;
+  config.trace_path = (folder.path() / "t.json").string();
+  TraceWriter writer(config, 1, {});
+  const auto own = static_cast<int64_t>(::syscall(SYS_gettid));
+  constexpr int64_t kEnded = 9999999;  // no thread has it: process numbers end before
+  char before[16] = {};
+  ::pthread_getname_np(::pthread_self(), before, sizeof before);
+  writer.thread_name(own, "not any more");
+  writer.thread_name(kEnded, "helper");
+  writer.op({.name = "a", .start_ns = 1, .end_ns = 5, .thread = own});
+  writer.op({.name = "b", .start_ns = 1, .end_ns = 5, .thread = kEnded});
+  writer.op({.name = "c", .start_ns = 2, .end_ns = 6, .thread = kEnded, .lane = 1});
+  writer.op({.name = "d", .start_ns = 2, .end_ns = 6, .thread = 9999998});
+  writer.flush();
+  const auto expect = [&](const std::string& name, const std::string& text) {
+    const std::map<int64_t, std::string> names = track_names(text);
+    EXPECT_EQ(names.at(own), "thread " + std::to_string(own) + " (" + name + ")");
+    EXPECT_EQ(names.at(kEnded), "thread 9999999 (helper)");
+    EXPECT_EQ(names.at(kEnded + kLaneStride), "thread 9999999 (helper) overlap 1");
+    EXPECT_EQ(names.at(9999998), "thread 9999998");
+  };
+  expect(before, read_text(config.trace_path + ".tmp") + "]}");
+  ::pthread_setname_np(::pthread_self(), "renamed");
+  writer.finish(10, json::object());
+  ::pthread_setname_np(::pthread_self(), before);
+  expect("renamed", read_text(config.trace_path));
 }
 
 TEST(TraceWriterTest, TimesAreRelativeToTheDay) {

@@ -241,6 +241,16 @@ std::vector<DeviceProperties> CuptiCollector::devices() const {
   return all;
 }
 
+std::map<std::string, int64_t> CuptiCollector::versions() const {
+  std::map<std::string, int64_t> all;
+  uint32_t cupti = 0;
+  if (cuptiGetVersion(&cupti) == CUPTI_SUCCESS) all["cupti_version"] = cupti;
+  int version = 0;
+  if (cudaRuntimeGetVersion(&version) == cudaSuccess) all["cuda_runtime_version"] = version;
+  if (cudaDriverGetVersion(&version) == cudaSuccess) all["cuda_driver_version"] = version;
+  return all;
+}
+
 // ---- called by CUPTI, on any thread ----------------------------------------------------------------------------------
 
 void CUPTIAPI CuptiCollector::on_request(uint8_t** buffer, size_t* size, size_t* max_records) {

@@ -36,6 +36,7 @@ class CuptiCollector final : public ActivitySource {
   void drain(ActivitySink& sink) override;
   std::map<std::string, int64_t> dropped() const override;
   std::vector<DeviceProperties> devices() const override;
+  std::map<std::string, int64_t> versions() const override;
 
  private:
   static constexpr size_t kBufferBytes = size_t{1} << 20;
