@@ -236,7 +236,7 @@ func TestBrowserShowsGPUs(t *testing.T) {
 	require.Equal(t, []string{"1 %", "–", "–", "–", "–", "–", "–", "–", "0 %", ""}, cells[2][2:])
 	rows := value[[]string](b, `[...document.querySelectorAll('.track-name')].map(e => e.textContent)`)
 	require.Equal(t, []string{
-		"GPU 0 busy", "GPU 0 power", "GPU 0 SM clock", "GPU 0 memory", "GPU 1 busy", "GPU 1 power", "GPU 1 SM clock", "GPU 1 kept down", "GPU 2 busy",
+		"GPU 0 busy", "GPU 0 memory used", "GPU 0 power", "GPU 0 SM clock", "GPU 0 temperature", "GPU 1 busy", "GPU 1 power", "GPU 1 SM clock", "GPU 1 kept down", "GPU 2 busy",
 	}, rows[3:])
 	b.picture("session-gpus", 1280)
 	b.good(url)

@@ -94,12 +94,14 @@ type analysisResponse struct {
 
 // requestRow is a request of a waterfall.
 type requestRow struct {
-	ID      string       `json:"id"`
-	StartMS float64      `json:"start_ms"`
-	E2EMS   float64      `json:"e2e_ms"`
-	Error   string       `json:"error,omitempty"`
-	Slow    bool         `json:"slow,omitempty"`
-	Stages  []requestBar `json:"stages"`
+	ID      string  `json:"id"`
+	StartMS float64 `json:"start_ms"`
+	E2EMS   float64 `json:"e2e_ms"`
+	Error   string  `json:"error,omitempty"`
+	Slow    bool    `json:"slow,omitempty"`
+	// Unfinished says that it was still running.
+	Unfinished bool         `json:"unfinished,omitempty"`
+	Stages     []requestBar `json:"stages"`
 }
 
 // requestBar is a request in one stage.
@@ -147,7 +149,7 @@ func (s *Server) analyseProfile(c echo.Context) error {
 
 func row(r analysis.RequestSummary, startNS int64) requestRow {
 	since := func(ns int64) float64 { return float64(ns-startNS) / 1e6 }
-	out := requestRow{ID: r.ID, StartMS: since(r.ArrivedNS), E2EMS: r.E2EMS, Error: r.Error, Slow: r.Slow, Stages: []requestBar{}}
+	out := requestRow{ID: r.ID, StartMS: since(r.ArrivedNS), E2EMS: r.E2EMS, Error: r.Error, Slow: r.Slow, Unfinished: r.Unfinished, Stages: []requestBar{}}
 	for _, stage := range r.Stages {
 		bar := requestBar{Stage: stage.Stage, Name: stage.Name, Parts: []timePart{}}
 		for _, p := range stage.Parts {

@@ -64,10 +64,6 @@ export function timeline(line, stages) {
   }), end);
 }
 
-const gpuNumbers = [
-  ['busy', 'busy_pct', ' %', 100], ['power', 'power_w', ' W'], ['SM clock', 'sm_clock_mhz', ' MHz'], ['memory', 'memory_mib', ' MiB'],
-];
-
 /** held gives a part of the time in which nothing was reported the value before it, up to the last: GPUs are asked now and then. */
 function held(values) {
   const last = values.findLastIndex((v) => v !== null);
@@ -84,11 +80,12 @@ export function gpuTimeline(line) {
   if (!(end > 0)) return null;
   const rows = line.gpus.flatMap((gpu) => {
     const named = (what) => `GPU ${gpu.index} ${what}`;
-    const drawn = gpuNumbers.filter(([, key]) => gpu[key].some((v) => v !== null)).map(([what, key, unit, top]) => {
-      const values = gpu[key].filter((v) => v !== null);
+    const drawn = gpu.gauges.map((gauge) => {
+      const values = gauge.values.filter((v) => v !== null);
       const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
-      const words = (v) => `${Math.round(v)}${unit}`;
-      return track(named(what), gpu.name, lane(held(gpu[key]), top ?? Math.max(...values, 1e-9), end, `${named(what)}: ${words(mean)} on average`, words));
+      const words = (v) => `${Math.round(v)} ${gauge.unit}`;
+      const top = gauge.unit === '%' ? 100 : Math.max(...values, 1e-9);
+      return track(named(gauge.name), gpu.name, lane(held(gauge.values), top, end, `${named(gauge.name)}: ${words(mean)} on average`, words));
     });
     if (gpu.throttled.some((v) => v > 0)) {
       drawn.push(track(named('kept down'), gpu.name, lane(held(gpu.throttled), 1, end, `${named('kept down')} at times`, (v) => `clocks kept down ${percent(v)}`)));
@@ -112,7 +109,7 @@ export function waterfall(requests, total) {
     const words = `${r.id}: ${ms(r.e2e_ms)}; ${kinds.map(([k, name]) => `${name} ${ms(sum(k))}`).join(', ')}`;
     return h('li', { class: 'request' },
       h('div', { class: 'request-name' }, h('span', { class: 'clip', title: r.id }, r.id), h('span', { class: 'took' }, ms(r.e2e_ms)),
-        r.slow && h('span', { class: 'pill warn' }, 'slow'), r.error && h('span', { class: 'pill bad', title: r.error }, 'failed')),
+        r.slow && h('span', { class: 'pill warn' }, 'slow'), r.unfinished && h('span', { class: 'pill' }, 'had not ended'), r.error && h('span', { class: 'pill bad', title: r.error }, 'failed')),
       h('div', { class: 'request-bars', role: 'img', 'aria-label': words }, r.stages.map((s) => h('div', { class: 'bar-row' },
         h('span', { class: 'bar-name' }, s.name), h('div', { class: 'bar-lane' }, s.parts.map(bar))))));
   };
