@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -92,6 +93,18 @@ func fail(c code, format string, args ...any) *failure {
 // invalid makes the failure of a field of the request.
 func invalid(param, format string, args ...any) *failure {
 	return &failure{code: codeInvalid, param: param, err: fmt.Errorf(format, args...)}
+}
+
+// together makes one error of the faults of a request, which are all told; nil if there are none.
+func together(faults ...error) error {
+	faults = slices.DeleteFunc(faults, func(err error) bool { return err == nil })
+	switch len(faults) {
+	case 0:
+		return nil
+	case 1:
+		return faults[0]
+	}
+	return &failure{code: codeInvalid, err: errors.Join(faults...)}
 }
 
 // errTooLong is the cause of the context of a request that has taken longer than it may.

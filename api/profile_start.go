@@ -134,13 +134,7 @@ func (s *Server) startProfile(c echo.Context) error {
 		return err
 	}
 	settings, err := profileSettings(request.Settings)
-	if err != nil {
-		return err
-	}
-	if err := checkStages(request.Stages); err != nil {
-		return err
-	}
-	if err := request.RequestIDs.check(); err != nil {
+	if err := together(err, checkStages(request.Stages), request.RequestIDs.check()); err != nil {
 		return err
 	}
 	options := pipeline.ProfileOptions{Stages: request.Stages, Settings: settings, RequestIDs: request.RequestIDs}
@@ -174,36 +168,50 @@ func blamed(err error, settings map[string]any) string {
 	return named[0]
 }
 
-// profileSettings decodes settings under the names of profiler.Config. A null is the same as no setting.
+// profileSettings decodes settings under the names of profiler.Config. A null is the same as no setting. All faults are
+// reported; where some are found here, those that the pipeline would find come along.
 func profileSettings(raw map[string]jsontext.Value) (map[string]any, error) {
 	settings := map[string]any{}
+	var faults []error
 	for _, given := range slices.Sorted(maps.Keys(raw)) {
-		var value any
-		if err := json.Unmarshal(raw[given], &value); err != nil {
-			return nil, invalid(given, "%s: got %s, which is too large or too long", given, raw[given]) // the body was valid JSON
+		name, value, err := decodeSetting(given, raw[given])
+		_, twice := settings[name]
+		switch {
+		case err != nil:
+			faults = append(faults, err)
+		case value == nil:
+		case twice:
+			faults = append(faults, invalid(given, "%s and %s are the same setting and both are given", given, name))
+		default:
+			settings[name] = value
 		}
-		name, err := profileSetting(given)
-		if err != nil {
-			return nil, err
-		}
-		if value == nil {
-			continue
-		}
-		if name == "activities" {
-			value = activities(value)
-		}
-		if _, twice := settings[name]; twice {
-			return nil, invalid(given, "%s and %s are the same setting and both are given", given, name)
-		}
-		if _, err := profiler.Default().With(map[string]any{name: value}); err != nil {
-			return nil, &failure{code: codeInvalid, param: given, err: err}
-		}
-		settings[name] = value
+	}
+	if len(faults) > 0 {
+		_, err := profiler.FromDir("profiles").Override(settings)
+		return nil, together(append(faults, err)...)
 	}
 	if len(settings) == 0 {
 		return nil, nil
 	}
 	return settings, nil
+}
+
+// decodeSetting decodes one setting. Its value is nil for a null.
+func decodeSetting(given string, raw jsontext.Value) (name string, value any, err error) {
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return "", nil, invalid(given, "%s: got %s, which is too large or too long", given, raw) // the body was valid JSON
+	}
+	name, err = profileSetting(given)
+	if err != nil || value == nil {
+		return name, nil, err
+	}
+	if name == "activities" {
+		value = activities(value)
+	}
+	if _, err := profiler.Default().With(map[string]any{name: value}); err != nil {
+		return name, nil, &failure{code: codeInvalid, param: given, err: err}
+	}
+	return name, value, nil
 }
 
 // profileSetting is the name of a setting that a client calls so.

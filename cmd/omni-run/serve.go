@@ -128,13 +128,6 @@ func readServeOptions(c *cli.Context, env *environment) (*serveOptions, error) {
 	if o.pipeline.MaxConcurrency > 0 {
 		check(limits.Validate())
 	}
-	if c.IsSet("keep-profile-settings") {
-		kept := &o.pipeline.ProfileCeilings.Kept
-		for name := range strings.SplitSeq(c.String("keep-profile-settings"), ",") {
-			*kept = append(*kept, strings.TrimSpace(name))
-		}
-		check(named("--keep-profile-settings", profiler.Ceilings{Kept: *kept}.Validate()))
-	}
 	o.server = api.Config{
 		Models: c.StringSlice("served-model-name"), Version: version(), Limits: limits, Log: o.pipeline.Log,
 		APIKey: c.String("api-key"), ProfileKey: c.String("profile-api-key"),
@@ -167,6 +160,12 @@ func profileCeilings(c *cli.Context) (profiler.Ceilings, error) {
 		if c.IsSet(name) && !good {
 			faults = append(faults, fmt.Errorf("--%s is %v, want more than 0", name, c.Value(name)))
 		}
+	}
+	if c.IsSet("keep-profile-settings") {
+		for name := range strings.SplitSeq(c.String("keep-profile-settings"), ",") {
+			ceilings.Kept = append(ceilings.Kept, strings.TrimSpace(name))
+		}
+		faults = append(faults, named("--keep-profile-settings", profiler.Ceilings{Kept: ceilings.Kept}.Validate()))
 	}
 	return ceilings, errors.Join(faults...)
 }

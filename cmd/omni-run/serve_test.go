@@ -128,10 +128,13 @@ func TestServeSaysThatFFmpegIsMissing(t *testing.T) {
 
 // What sessions may ask for at most is the server's to say.
 func TestServeBoundsSessions(t *testing.T) {
-	p := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--profile-dir", t.TempDir(), "--max-profile-seconds", "2")
+	p := startCommand(t, map[string]pipelinetest.Script{}, "serve", "--model", "none", "--port", "0", "--profile-dir", t.TempDir(),
+		"--max-profile-seconds", "2", "--max-profile-events", "5", "--max-profile-mb", "7.5")
 	server := &client.Client{URL: p.address()}
 	_, err := server.Post(t.Context(), "/start_profile", map[string]any{"max_seconds": 3})
 	require.ErrorContains(t, err, "400: start profile: stages 0 (thinker), 1 (talker), 2 (code2wav): profiler setting refused: max_seconds: got 3, the server allows at most 2")
+	_, err = server.Post(t.Context(), "/start_profile", map[string]any{"max_events": 6, "max_trace_mb": 8})
+	require.ErrorContains(t, err, "max_events: got 6, the server allows at most 5\nmax_trace_mb: got 8, the server allows at most 7.5")
 	answer, err := http.Get(server.URL + "/profile?seconds=2.5")
 	require.NoError(t, err)
 	answer.Body.Close()
