@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -37,24 +38,16 @@ func (e extensions) overlay(over *extensions) extensions {
 	if over.Modalities != nil {
 		e.Modalities = over.Modalities
 	}
-	if over.TopK != nil {
-		e.TopK = over.TopK
-	}
-	if over.MinTokens != nil {
-		e.MinTokens = over.MinTokens
-	}
-	if over.RepetitionPenalty != nil {
-		e.RepetitionPenalty = over.RepetitionPenalty
-	}
+	e.TopK = cmp.Or(over.TopK, e.TopK)
+	e.MinTokens = cmp.Or(over.MinTokens, e.MinTokens)
+	e.RepetitionPenalty = cmp.Or(over.RepetitionPenalty, e.RepetitionPenalty)
 	if over.StopTokenIDs != nil {
 		e.StopTokenIDs = over.StopTokenIDs
 	}
 	if over.SamplingParamsList != nil {
 		e.SamplingParamsList = over.SamplingParamsList
 	}
-	if over.ReturnStageMetrics != nil {
-		e.ReturnStageMetrics = over.ReturnStageMetrics
-	}
+	e.ReturnStageMetrics = cmp.Or(over.ReturnStageMetrics, e.ReturnStageMetrics)
 	e.speechMode = e.speechMode.overlay(over.speechMode)
 	return e
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/omni-run/omni/pipeline/config"
@@ -21,15 +22,9 @@ func (m speechMode) overlay(over speechMode) speechMode {
 	if over.SpeechMode != nil || over.AsyncChunk != nil {
 		m.SpeechMode, m.AsyncChunk = over.SpeechMode, over.AsyncChunk
 	}
-	if over.InitialChunk != nil {
-		m.InitialChunk = over.InitialChunk
-	}
-	if over.Chunk != nil {
-		m.Chunk = over.Chunk
-	}
-	if over.RightContext != nil {
-		m.RightContext = over.RightContext
-	}
+	m.InitialChunk = cmp.Or(over.InitialChunk, m.InitialChunk)
+	m.Chunk = cmp.Or(over.Chunk, m.Chunk)
+	m.RightContext = cmp.Or(over.RightContext, m.RightContext)
 	return m
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/omni-run/omni/profiler/trace"
 )
@@ -114,12 +113,10 @@ func (s *sink) stepAt(at int64) *stepTimes {
 
 // deviceOps sums up what GPUs did, the longest first.
 func deviceOps(device *Node) (list []*Op, totalNS int64) {
-	for _, n := range device.children {
-		list = append(list, &Op{Name: n.Name, Category: n.key.category, Calls: n.Calls, TotalNS: n.TotalNS, SelfNS: n.SelfNS, DeviceNS: n.TotalNS})
-		totalNS += n.TotalNS
+	list = ops(device)
+	for _, op := range list {
+		op.DeviceNS = op.TotalNS
+		totalNS += op.TotalNS
 	}
-	slices.SortFunc(list, func(a, b *Op) int {
-		return cmp.Or(cmp.Compare(b.TotalNS, a.TotalNS), strings.Compare(a.Name, b.Name), strings.Compare(a.Category, b.Category))
-	})
 	return list, totalNS
 }
