@@ -22,7 +22,7 @@ TAGS ?=
 CUDA_LIBS ?= 0
 export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS FUZZTIME TAGS CUDA_LIBS
 
-.PHONY: help deps build test sanitize lint format fuzz oracle soak clients bench bench-profiler demo env clean
+.PHONY: help deps build build-tests test sanitize lint format fuzz oracle soak clients bench bench-profiler demo env clean
 
 help: ## this list
 	@echo "Targets:"
@@ -36,6 +36,9 @@ deps: ## check tools, install missing headers, fetch libtorch into .deps (once)
 build: deps ## libomni.so into build/lib, commands into bin
 	@scripts/build.sh
 
+build-tests: deps ## build, and the C++ tests and benchmarks: then plain `go test` and ctest work
+	@scripts/build.sh all
+
 test: ## everything that CI runs: lint, C++ and Go tests, sanitizers, CUDA build, demo, clients, trace viewers
 	@scripts/test.sh
 
@@ -48,10 +51,10 @@ lint: deps build ## gofumpt, go.mod, golangci-lint, clang-format, clang-tidy on 
 format: deps ## rewrite Go, C and C++ sources in the checked format
 	@scripts/lint.sh --fix
 
-fuzz: build ## run every fuzz target for FUZZTIME
+fuzz: build-tests ## run every fuzz target for FUZZTIME
 	@scripts/fuzz.sh
 
-oracle: build ## both recorders over a million ops must hold the same events (minutes)
+oracle: build-tests ## both recorders over a million ops must hold the same events (minutes)
 	@OMNI_ORACLE_OPS=1000000 build/csrc/tests/recorder_oracle_test
 
 soak: ## 10,000 requests to a server, 64 at once, a fifth of which the client leaves: none lost, no memory kept
@@ -63,7 +66,7 @@ clients: build ## curl, the OpenAI SDK, a Prometheus parser and schemathesis aga
 bench: build ## speed of the engines and of a whole request, beside the reference where it is installed
 	@scripts/bench.sh
 
-bench-profiler: build ## what profiling costs, with both recorders and with torch.profiler
+bench-profiler: build-tests ## what profiling costs, with both recorders and with torch.profiler
 	@scripts/bench_profiler.sh
 
 demo: build ## make a random checkpoint, run a prompt through all stages with profiling, say where the files are

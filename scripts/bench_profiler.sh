@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-[[ -x build/bench/recorder_bench ]] || die "build/bench/recorder_bench is missing: run make build"
+[[ -x build/bench/recorder_bench ]] || die "build/bench/recorder_bench is missing: run make build-tests"
 checkpoint=$(bench_checkpoint)
 python=$(reference_python)
 exec python3 scripts/bench_profiler.py --checkpoint "$checkpoint" --reference "$python" "$@"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the C++ library with CMake and Ninja into build/, then the commands into bin/.
+# Builds the C++ library with CMake and Ninja into build/, then the commands into bin/. `build.sh all` builds the C++ tests and
+# benchmarks as well, `build.sh sanitize` nothing but the library under sanitizers, into build/sanitize.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -26,12 +27,12 @@ if [[ " ${TAGS//,/ } " == *" cuda "* ]]; then options+=(-DOMNI_CUDA=ON); else op
 
 if [[ ${1:-} == sanitize ]]; then
   configure_cmake build/sanitize -DOMNI_SANITIZE=ON -DOMNI_TESTS=OFF
-  ninja -C build/sanitize -j "$JOBS" --quiet omni omni_fake
+  compile build/sanitize omni omni_fake
   exit
 fi
 
 configure_cmake build "${options[@]}"
-ninja -C build -j "$JOBS" --quiet
+if [[ ${1:-} == all ]]; then compile build; else compile build libraries; fi
 # The worker finds the libraries beside itself, wherever the tree is moved to.
 CGO_LDFLAGS="$(cgo_ldflags "$ROOT/build") -Wl,-rpath,\$ORIGIN/../build/lib -Wl,-rpath,\$ORIGIN/../.deps/torch/lib" \
   go build -tags "$TAGS" -o bin/ ./cmd/...

@@ -12,7 +12,7 @@ venv=$ROOT/.deps/clients-$(sha256sum scripts/clients/requirements.txt | cut -c1-
 if [[ ! -e $venv/complete ]]; then
   echo "installing the clients into $venv" >&2
   python3 -m venv --clear "$venv" || die "missing: python3 with venv (on Debian: sudo apt-get install -y python3-venv)"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r scripts/clients/requirements.txt ||
+  "$venv/bin/python" -m pip install "${QUIET[@]}" -r scripts/clients/requirements.txt ||
     die "could not install the clients of scripts/clients/requirements.txt"
   touch "$venv/complete"
 fi

@@ -66,7 +66,7 @@ elif ! have_torch || [[ ! -e $OMNI_CUDA_DIR/lib/libcupti.so.13 || ! -e $OMNI_CUD
   python3 -m pip --version >/dev/null 2>&1 ||
     die "missing: python3 with pip, to fetch libtorch (on Debian: sudo apt-get install -y python3-pip); or set OMNI_TORCH_DIR"
   echo "fetching libtorch $torch_version into .deps (540 MB, once)"
-  python3 -m pip install --quiet --no-deps --upgrade --target .deps "torch==$torch_version" \
+  python3 -m pip install "${QUIET[@]}" --no-deps --upgrade --target .deps "torch==$torch_version" \
     "nvidia-cuda-cupti==$cupti_version" "nvidia-cuda-runtime==$cudart_version" ||
     die "could not fetch libtorch; set OMNI_TORCH_DIR to a libtorch >= 2.11 that you have"
   have_torch || die "the torch package did not hold lib/libtorch_cpu.so where it was expected (.deps/torch)"

@@ -26,8 +26,7 @@ fetch() {
   if [[ ! -e $folder/packages || $(<"$folder/packages") != "$*" ]]; then
     echo "fetching $what into .deps (once)"
     rm -rf "$folder" "$folder.tmp"
-    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
-      python3 -m pip install --quiet --no-cache-dir --target "$folder.tmp" "$@" ||
+    python3 -m pip install "${QUIET[@]}" --no-cache-dir --target "$folder.tmp" "$@" ||
       { rm -rf "$folder.tmp" && die "could not fetch $what"; }
     printf '%s\n' "$*" >"$folder.tmp/packages"
     mv "$folder.tmp" "$folder"

@@ -10,6 +10,11 @@ JOBS=${JOBS:-$(nproc)}
 TAGS=${TAGS:-}
 export OMNI_TORCH_DIR OMNI_CUDA_DIR JOBS TAGS
 
+# Keeps pip and Ninja quiet in a log. On a terminal they show how far they are.
+QUIET=(--quiet)
+if [[ -t 1 ]]; then QUIET=(); fi
+export PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
+
 die() {
   printf '%s\n' "$*" >&2
   exit 1
@@ -25,6 +30,16 @@ cgo_ldflags() {
     printf -- ' -L%s -Wl,-rpath,%s' "$dir" "$dir"
   done
   printf -- ' -Wl,-rpath-link,%s' "$OMNI_CUDA_DIR/lib"
+}
+
+# compile DIR TARGET...: builds C++ targets, or all of them, in a folder that CMake has configured.
+compile() {
+  local dir=$1
+  shift
+  if ((${#QUIET[@]} > 0)) && ! ninja -C "$dir" -n "$@" | grep -q 'no work to do'; then
+    echo "compiling C++ in $dir (minutes, the first time)"
+  fi
+  NINJA_STATUS='[%f/%t, %e s] ' ninja -C "$dir" -j "$JOBS" "${QUIET[@]}" "$@"
 }
 
 # Prints the path of a pinned Go tool, after installing it on first use: tool NAME MODULE VERSION.
@@ -48,7 +63,7 @@ reference_python() {
   if [[ ! -x $environment/bin/python ]]; then
     echo "making .deps/reference: transformers and torch with what they need" >&2
     python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet torch==2.15.0 transformers==5.23.0 >&2 ||
+    "$environment/bin/pip" install "${QUIET[@]}" torch==2.15.0 transformers==5.23.0 >&2 ||
       die "could not install the reference; OMNI_REFERENCE_PYTHON=none measures without it"
   fi
   printf '%s' "$environment/bin/python"

@@ -7,7 +7,7 @@ source "$(dirname "$0")/lib.sh"
 
 scripts/deps.sh lint
 step "format" scripts/lint.sh --format-only
-step "build" scripts/build.sh
+step "build" scripts/build.sh all
 step "lint" scripts/lint.sh --analysis-only
 step "C++ tests" cpp_test
 step "Go tests, race detector, shuffled" go_test "$ROOT/build" -race ./...

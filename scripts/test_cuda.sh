@@ -11,7 +11,7 @@ source "$(dirname "$0")/lib.sh"
 TAGS=cuda CUDA_LIBS=${CUDA_LIBS:-0} scripts/deps.sh
 mkdir -p build/cuda
 [[ -e build/build.ninja ]] || scripts/build.sh
-ninja -C build -j "$JOBS" --quiet omni cgotorch omni_cuda stub_driver cupti_decoder_test gpu_trace_test cuda_plugin_test synthetic_gpu_trace
+compile build omni cgotorch omni_cuda stub_driver cupti_decoder_test gpu_trace_test cuda_plugin_test synthetic_gpu_trace
 CGO_LDFLAGS=$(cgo_ldflags "$ROOT/build") go build -tags cuda -o build/cuda/bin/ ./cmd/...
 ctest --test-dir build --output-on-failure --no-tests=error -R '^(cupti_decoder|gpu_trace|cuda_plugin)_test$' | tail -n 3
 

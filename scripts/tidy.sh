@@ -11,6 +11,7 @@ source "$(dirname "$0")/lib.sh"
 if [[ ${1:-} == --file ]]; then # FILE STAMP: one file; the stamp is left when it passes
   clang-tidy-19 --quiet -p build/tidy "$2" 2> >(grep -vE 'warnings? generated|warnings? treated|^Suppressed|^Use -header' >&2)
   touch "$3"
+  echo "  $2"
   exit
 fi
 

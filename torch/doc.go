@@ -35,11 +35,8 @@
 //	eval "$(make env)"
 //
 // Tests run with a library of the same functions over engines without weights, build/fake/libomni.so, which they find
-// beside the one that is linked. To run them under the address and undefined-behaviour sanitizers:
-//
-//	cmake -G Ninja -S . -B build/sanitize -DOMNI_SANITIZE=ON && ninja -C build/sanitize
-//	export CGO_LDFLAGS="${CGO_LDFLAGS//build\//build/sanitize/}" ASAN_OPTIONS=detect_leaks=0
-//	go test -asan ./torch/...
+// beside the one that is linked; make build-tests makes both. make sanitize runs the tests over libraries that are compiled
+// with the address and undefined-behaviour sanitizers.
 //
 // Leaks are found by counting handles, see [Live]: libtorch keeps memory for the life of the process, which the leak
 // detector would report.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -188,7 +189,8 @@ const disturbance = 3
 // Serving goes on while a profile is recorded and its files are written: every request is answered, /health is good all the
 // time, and steps do not stall. Quiet windows alternate with those of a profile, under the same load; the measure of a phase is
 // the median over its windows of the p99 in each, and that of noise the largest p99 of a quiet window, so that what else the
-// machine does spoils neither. OMNI_PROFILE_EVENTS=1000000 makes each profile one of a million events.
+// machine does spoils neither. OMNI_PROFILE_EVENTS=1000000 makes each profile one of a million events,
+// OMNI_PROFILE_PRESET=small takes a model with steps of tens of milliseconds.
 func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 	const rounds, gaps = 3, 100
 	events := int64(20_000)
@@ -198,7 +200,7 @@ func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o := open(t, "tiny", 1, func(c *pipeline.Config) {
+	o := open(t, cmp.Or(os.Getenv("OMNI_PROFILE_PRESET"), "tiny"), 1, func(c *pipeline.Config) {
 		c.Profiler = profiler.FromDir(t.TempDir())
 		c.Profiler.Recorder, c.Profiler.TorchProfilerRecordShapes = "stream", true
 	})

@@ -36,7 +36,7 @@ constexpr std::string_view kUsage = R"(usage: recorder_bench COMMAND [FLAG VALUE
   ops      additions of 64x64 matrices      --recorder R --ops N --pairs P --dir D [--shapes]
            {"off_ns_per_op":[..],"on_ns_per_op":[..],"overhead_ns_per_op":[..]} of the thread's processor time; R may also be empty: callbacks that do nothing
   decode   the thinker of a checkpoint      --checkpoint C --recorder R --tokens T --pairs P --dir D [--shapes] [--ring SECONDS] [--no-files]
-           {"off_ms":[..],"on_ms":[..],"events_per_token":x,"overhead_ms":[..]}; R as in ops
+           {"off_ms":[..],"on_ms":[..],"events_per_token":x,"overhead_ms":[..]}; R as in ops, or none: what differs then is noise
   session  one recording of N events        --recorder R --events N --dir D [--shapes]
            {"events","dropped","stop_ms","closed_ms","table_ms","bytes","rss_before_mb","rss_peak_mb","rss_after_mb","overhead_ns_per_op"}
   soak     many short recordings            --recorder R --sessions N --ops M --dir D
@@ -220,43 +220,58 @@ double decode_ms(Decoder& decoder, int64_t tokens, omni::Recorder* recorder) {
   return ms_since(began);
 }
 
-json decode(const Flags& flags) {
+// One answer's decoding, in milliseconds, and what a recorder said of it.
+struct DecodeRun {
+  double ms = 0;
+  double events = 0;
+  double overhead_ms = 0;
+};
+
+// Decodes with the recorder that `flags` name, or with none.
+DecodeRun decode_run(Decoder& decoder, const Flags& flags, bool record, Recordings& recordings) {
   const int64_t tokens = flags.integer("tokens");
-  const bool empty = flags.text("recorder") == "empty";
+  const std::string recorder_name = record ? flags.text("recorder") : "none";
+  DecodeRun run;
+  decoder.begin(tokens);
+  if (recorder_name == "none") {
+    run.ms = decode_ms(decoder, tokens, nullptr);
+  } else if (recorder_name == "empty") {
+    const EmptyCallbacks callbacks(flags.on("shapes"));
+    run.ms = decode_ms(decoder, tokens, nullptr);
+  } else {
+    const auto recorder = recordings.start();
+    run.ms = decode_ms(decoder, tokens, recorder.get());
+    recorder->stop();
+    const omni::RecorderStatus status = recorder->status();
+    run.events = static_cast<double>(status.events);
+    run.overhead_ms = static_cast<double>(status.overhead_ns) / 1e6;
+    recordings.finish(*recorder);
+  }
+  decoder.end();
+  return run;
+}
+
+json decode(const Flags& flags) {
   Decoder decoder(flags.text("checkpoint"));
   Recordings recordings(flags);
   json off = json::array(), on = json::array(), overhead = json::array();
   double events = 0;
   for (int64_t pair = -1; pair < flags.integer("pairs"); ++pair) {
-    decoder.begin(tokens);
-    const double without = decode_ms(decoder, tokens, nullptr);
-    decoder.end();
-    decoder.begin(tokens);
-    if (empty) {
-      const EmptyCallbacks callbacks(flags.on("shapes"));
-      const double with = decode_ms(decoder, tokens, nullptr);
-      decoder.end();
-      if (pair < 0) continue;
-      off.push_back(without);
-      on.push_back(with);
-      continue;
-    }
-    const auto recorder = recordings.start();
-    const double with = decode_ms(decoder, tokens, recorder.get());
-    recorder->stop();
-    const omni::RecorderStatus status = recorder->status();
-    recordings.finish(*recorder);
-    decoder.end();
+    // Every second pair begins with the recorder, so that coming first favours neither.
+    const bool recorder_first = pair % 2 == 1;
+    const DecodeRun first = decode_run(decoder, flags, recorder_first, recordings);
+    const DecodeRun second = decode_run(decoder, flags, !recorder_first, recordings);
     if (pair < 0) continue;  // warms up
-    events = static_cast<double>(status.events);
-    off.push_back(without);
-    on.push_back(with);
-    overhead.push_back(static_cast<double>(status.overhead_ns) / 1e6);
+    const DecodeRun& with = recorder_first ? first : second;
+    off.push_back((recorder_first ? second : first).ms);
+    on.push_back(with.ms);
+    overhead.push_back(with.overhead_ms);
+    events = with.events;
   }
   return {{"off_ms", off},
           {"on_ms", on},
           {"overhead_ms", overhead},
-          {"events_per_token", events / static_cast<double>(tokens)}};
+          {"events_per_token", events / static_cast<double>(flags.integer("tokens"))}};
 }
 
 json session(const Flags& flags) {

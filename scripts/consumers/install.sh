@@ -27,7 +27,7 @@ echo "installing HTA, the TensorBoard plugin and Perfetto's trace processor into
 rm -rf "$folder"
 mkdir -p "$folder/node"
 python3 -m venv "$folder/python"
-"$folder/python/bin/pip" install --quiet --disable-pip-version-check --no-deps -r $requirements >&2 ||
+"$folder/python/bin/pip" install --quiet --no-deps -r $requirements >&2 ||
   die "could not install what $requirements lists"
 npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder/node" "$node_package" >/dev/null ||
   die "could not install $node_package"

@@ -1,6 +1,8 @@
 // Chooses the generation kernels for the processor that the program runs on, and lays out what they work on.
 #include "nn/cpu/generation.h"
 
+#include <cstddef>
+
 #include "nn/cpu/generation_isa.h"
 
 namespace omni::cpu {
