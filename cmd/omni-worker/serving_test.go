@@ -55,9 +55,30 @@ type watched struct {
 	client *http.Client
 	ended  chan struct{}
 
-	mu      sync.Mutex // guards what follows
-	windows []*window  // the last is open
-	faults  []string
+	mu       sync.Mutex // guards what follows
+	windows  []*window  // the last is open
+	prompts  int        // requests whose first piece of text has not come
+	prompted time.Time  // when the last first piece came
+	faults   []string
+}
+
+// piece notes the time between two pieces of one request, unless somebody's prompt was being taken in: that takes much longer than
+// a token, and has nothing to do with profiles.
+func (w *watched) piece(last, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.prompts == 0 && !last.Before(w.prompted) {
+		open := w.windows[len(w.windows)-1]
+		open.gaps = append(open.gaps, float64(now.Sub(last).Microseconds())/1000)
+	}
+}
+
+// prompt notes that a request begins, or that its first piece has come.
+func (w *watched) prompt(change int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.prompts += change
+	w.prompted = time.Now()
 }
 
 // enter begins a window.
@@ -119,6 +140,9 @@ func (w *watched) until(do func()) {
 func (w *watched) ask() {
 	body := `{"messages":[{"role":"user","content":"Count for ever."}],"modalities":["text"],"max_tokens":200,"stream":true,
 		"sampling_params_list":[{"min_tokens":200}]}`
+	w.prompt(1)
+	begun := sync.OnceFunc(func() { w.prompt(-1) })
+	defer begun()
 	response, err := w.client.Post(w.url+"/v1/chat/completions", "application/json", strings.NewReader(body))
 	if err != nil {
 		w.fault("chat: %v", err)
@@ -137,9 +161,10 @@ func (w *watched) ask() {
 		if !strings.Contains(lines.Text(), `"content":`) {
 			continue
 		}
+		begun()
 		now := time.Now()
 		if !last.IsZero() {
-			w.now(func(open *window) { open.gaps = append(open.gaps, float64(now.Sub(last).Microseconds())/1000) })
+			w.piece(last, now)
 		}
 		last = now
 	}
