@@ -33,6 +33,8 @@ func classOf(category string) class {
 
 // launchers are the operators that ran last, by the id that their calls and kernels bear. GPUs report late, so many are
 // kept, and a fixed number: what comes later still belongs to nobody.
+//
+// They keep the trees that their operators stood in alive, so a trace without GPUs has none: a nil *launchers is empty.
 type launchers [1 << 17]launcher
 
 type launcher struct {
@@ -48,7 +50,7 @@ func (l *launchers) put(id int64, start int64, node *Node) {
 }
 
 func (l *launchers) get(id int64) (launcher, bool) {
-	if id <= 0 {
+	if l == nil || id <= 0 {
 		return launcher{}, false
 	}
 	found := l[id%int64(len(l))]

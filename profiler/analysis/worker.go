@@ -66,8 +66,15 @@ func (o *Op) Annotation() bool { return strings.HasSuffix(o.Category, "user_anno
 // ReadWorker reads a trace.
 func ReadWorker(ctx context.Context, path string) (*Worker, error) {
 	w := &Worker{Path: path, Calls: &Node{Name: "all"}}
-	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1, launchers: new(launchers), device: &Node{}, calls: &Node{}}
-	header, err := trace.Read(ctx, path, func(e *trace.Event) error { reading.event(e); return nil })
+	reading := reading{tracks: map[trackKey]*track{}, first: 1<<63 - 1, device: &Node{}, calls: &Node{}}
+	header, err := trace.ReadHeader(path)
+	if err != nil {
+		return nil, err
+	}
+	if !header.WithoutGPUs() {
+		reading.launchers = new(launchers)
+	}
+	header, err = trace.Read(ctx, path, func(e *trace.Event) error { reading.event(e); return nil })
 	if err != nil {
 		return nil, err
 	}
@@ -96,9 +103,9 @@ type reading struct {
 	cutNS       int64 // time in steps that the end of the recording went through
 	events      int64
 
-	launchers *launchers
-	device    *Node // over what GPUs did
-	calls     *Node // over calls of the CUDA runtime that no operator made
+	launchers *launchers // nil if no GPUs took part
+	device    *Node      // over what GPUs did
+	calls     *Node      // over calls of the CUDA runtime that no operator made
 }
 
 // event takes an event in.
@@ -137,7 +144,10 @@ func (r *reading) event(e *trace.Event) {
 		r.tracks[key] = t
 		r.order = append(r.order, t)
 	}
-	r.launchers.put(externalID(e), s.start, t.put(s))
+	node := t.put(s)
+	if r.launchers != nil {
+		r.launchers.put(externalID(e), s.start, node)
+	}
 }
 
 // finish sums up.

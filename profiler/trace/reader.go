@@ -220,6 +220,13 @@ func (h Header) Base() (int64, error) {
 	return base, nil
 }
 
+// WithoutGPUs reports whether the header says that none took part.
+func (h Header) WithoutGPUs() bool {
+	var devices []jsontext.Value
+	err := json.Unmarshal(h["deviceProperties"], &devices) // absent: it does not say
+	return err == nil && len(devices) == 0
+}
+
 // Source is what a header says about where its trace comes from.
 type Source struct {
 	Session string `json:"session"`

@@ -62,6 +62,24 @@ func TestReader(t *testing.T) {
 	require.EqualValues(t, 1_500_000, events[3].Time)
 }
 
+func TestHeadersSayWhetherThereWereGPUs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.json")
+	for text, without := range map[string]bool{
+		`{"deviceProperties": [], "traceEvents": [], "deviceProperties": [{"id": 0}]}`: true, // what stands after the events is not read
+		`{"deviceProperties": [{"id": 0}], "traceEvents": []}`:                         false,
+		`{"deviceProperties": "odd", "traceEvents": []}`:                               false,
+		`{"traceEvents": []}`: false,
+		`[]`:                  false,
+	} {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		header, err := ReadHeader(path)
+		require.NoError(t, err)
+		require.Equal(t, without, header.WithoutGPUs(), text)
+	}
+	_, err := ReadHeader(filepath.Join(t.TempDir(), "none.json"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
 func TestReaderTakesBareListsAndRefusesTheRest(t *testing.T) {
 	_, events, err := read(t, `[{"ph":"X","name":"a","ts":1,"dur":2}]`)
 	require.NoError(t, err)
