@@ -19,7 +19,7 @@ namespace {
 std::atomic<cuda::Ranges*> ranges{nullptr};
 std::atomic<int64_t> opened{0};  // ranges of this recording
 
-std::unique_ptr<at::ObserverContext> on_begin(const at::RecordFunction& fn) {
+std::unique_ptr<at::ObserverContext> on_range_begin(const at::RecordFunction& fn) {
   if (auto* const open = ranges.load(std::memory_order_relaxed)) {
     open->push(fn.name());
     opened.fetch_add(1, std::memory_order_relaxed);
@@ -28,7 +28,7 @@ std::unique_ptr<at::ObserverContext> on_begin(const at::RecordFunction& fn) {
 }
 
 // Also for a scope that was open when the recording ended.
-void on_end(const at::RecordFunction&, at::ObserverContext*) {
+void on_range_end(const at::RecordFunction&, at::ObserverContext*) {
   if (auto* const open = ranges.load(std::memory_order_relaxed)) open->pop();
 }
 
@@ -41,7 +41,7 @@ class CudaRecorder final : public Recorder {
     opened = 0;
     ranges = &marks;
     callback_ = at::addThreadLocalCallback(
-        at::RecordFunctionCallback(&on_begin, &on_end).scopes({at::RecordScope::USER_SCOPE}));
+        at::RecordFunctionCallback(&on_range_begin, &on_range_end).scopes({at::RecordScope::USER_SCOPE}));
   }
 
   ~CudaRecorder() override {

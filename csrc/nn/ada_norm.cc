@@ -13,8 +13,6 @@
 namespace omni {
 namespace {
 
-constexpr int64_t kElementsPerThread = 16 * 1024;
-
 // y and gate may be undefined.
 at::Tensor by_kernel(const at::Tensor& x, const at::Tensor& y, const at::Tensor& gate,
                      const at::Tensor& scale, const at::Tensor& shift, double eps) {
@@ -31,6 +29,7 @@ at::Tensor by_kernel(const at::Tensor& x, const at::Tensor& y, const at::Tensor&
   args.out = out.mutable_data_ptr<float>();
   args.width = width;
   args.eps = static_cast<float>(eps);
+  constexpr int64_t kElementsPerThread = 16 * 1024;
   at::parallel_for(0, x.numel() / width, std::max<int64_t>(1, kElementsPerThread / width),
                    [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
   return out;

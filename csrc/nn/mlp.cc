@@ -10,18 +10,13 @@
 #include "nn/cpu/kernels.h"
 
 namespace omni {
-namespace {
-
-constexpr int64_t kElementsPerThread = 16 * 1024;
-
-}  // namespace
-
 at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up) {
   if (!gate.is_cpu()) return silu_mul_plain(gate, up);
   RECORD_FUNCTION("omni::silu_mul", std::vector<c10::IValue>({gate, up}));
   at::Tensor out = at::empty_like(gate);
   const int64_t width = gate.size(1);
   const cpu::TypedKernels& kernels = cpu::kernels().typed(gate.scalar_type());
+  constexpr int64_t kElementsPerThread = 16 * 1024;
   const int64_t grain = std::max<int64_t>(1, kElementsPerThread / width);
   at::parallel_for(0, gate.size(0), grain, [&](int64_t begin, int64_t end) {
     kernels.silu_mul(gate.const_data_ptr(), up.const_data_ptr(), out.mutable_data_ptr(), width, begin, end);

@@ -11,12 +11,6 @@
 #include "nn/cpu/kernels.h"
 
 namespace omni {
-namespace {
-
-constexpr int64_t kElementsPerThread = 32 * 1024;
-
-}  // namespace
-
 RmsNorm::RmsNorm(const WeightPath& path, int64_t width, double eps) : eps_(eps) {
   path.bind(weight_, "weight", {width});
 }
@@ -29,6 +23,7 @@ at::Tensor RmsNorm::forward(const at::Tensor& x) const {
   at::Tensor out = at::empty_like(x);
   const int64_t width = x.size(1);
   const cpu::TypedKernels& kernels = cpu::kernels().typed(x.scalar_type());
+  constexpr int64_t kElementsPerThread = 32 * 1024;
   const int64_t grain = std::max<int64_t>(1, kElementsPerThread / width);
   at::parallel_for(0, x.size(0), grain, [&](int64_t begin, int64_t end) {
     kernels.rms_norm(x.const_data_ptr(), weight_.const_data_ptr(), out.mutable_data_ptr(), width,

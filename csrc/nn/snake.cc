@@ -17,7 +17,6 @@ namespace {
 constexpr int64_t kTaps = 12;
 constexpr int64_t kRatio = 2;
 constexpr int64_t kPiece = 4096;  // samples that one thread takes at once
-constexpr int64_t kElementsPerThread = 8 * 1024;
 
 // Sample 2m + p of the upsampled signal lies between x[m - 3 + p] and x[m + 2 + p], and every second tap, from the
 // last or the one before it backwards, falls on them. Sample t of the result sees the upsampled ones from 2t - 5 on.
@@ -79,6 +78,7 @@ at::Tensor anti_aliased_snake(const at::Tensor& x, const at::Tensor& frequency, 
   float* to = out.mutable_data_ptr<float>();
 
   const int64_t pieces = (length + kPiece - 1) / kPiece;  // of each channel
+  constexpr int64_t kElementsPerThread = 8 * 1024;
   const int64_t grain = std::max<int64_t>(1, kElementsPerThread / std::min(length, kPiece));
   at::parallel_for(0, channels * pieces, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -12,14 +12,14 @@
 namespace omni {
 namespace {
 
-std::mutex mutex;
-std::optional<std::thread::id> torch_thread;  // guarded by mutex; never changes once it is set
-int64_t thread_count = 0;  // guarded by mutex; torch's own answer differs from thread to thread
+std::mutex thread_mutex;
+std::optional<std::thread::id> torch_thread;  // guarded by thread_mutex; never changes once it is set
+int64_t thread_count = 0;  // guarded by thread_mutex; torch's own answer differs from thread to thread
 
 }  // namespace
 
 void init_torch_thread(int64_t threads) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(thread_mutex);
   if (!torch_thread.has_value()) torch_thread = std::this_thread::get_id();
   if (*torch_thread != std::this_thread::get_id()) {
     throw Error(OMNI_WRONG_THREAD, "another thread is the torch thread of this process already");
@@ -29,12 +29,12 @@ void init_torch_thread(int64_t threads) {
 }
 
 int64_t torch_thread_count() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(thread_mutex);
   return thread_count;
 }
 
 void require_torch_thread() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(thread_mutex);
   if (!torch_thread.has_value()) {
     throw Error(OMNI_FAILED_PRECONDITION, "omni_runtime_init has not been called");
   }
