@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the C++ library with CMake and Ninja into build/, then the commands into bin/. `build.sh all` builds the C++ tests and
-# benchmarks as well, `build.sh sanitize` nothing but the library under sanitizers, into build/sanitize.
+# benchmarks as well, `build.sh sanitize` nothing but the library under sanitizers, into build/sanitize. `build.sh commands`
+# compiles nothing: it writes how each source alone is compiled into build/commands/compile_commands.json.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -25,6 +26,11 @@ mkdir -p build
 options=(-DOMNI_SANITIZE=OFF)
 if [[ " ${TAGS//,/ } " == *" cuda "* ]]; then options+=(-DOMNI_CUDA=ON); else options+=(-DOMNI_CUDA=OFF); fi
 
+if [[ ${1:-} == commands ]]; then
+  configure_cmake build/commands "${options[@]}" -DOMNI_UNITY=OFF
+  ninja -C build/commands --quiet build.ninja # again, if there are other sources than last time
+  exit
+fi
 if [[ ${1:-} == sanitize ]]; then
   configure_cmake build/sanitize -DOMNI_SANITIZE=ON -DOMNI_TESTS=OFF
   compile build/sanitize omni omni_fake

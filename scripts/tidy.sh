@@ -40,8 +40,9 @@ changed_since() {
 }
 
 # One entry per file, since some are compiled for two libraries; and no OpenMP, of which clang lacks the header.
+scripts/build.sh commands
 mkdir -p build/tidy
-mapfile -t built < <(python3 - build/compile_commands.json build/tidy/compile_commands.json <<'PYTHON'
+mapfile -t built < <(python3 - build/commands/compile_commands.json build/tidy/compile_commands.json <<'PYTHON'
 import json, os, sys
 with open(sys.argv[1]) as source, open(sys.argv[2], "w") as target:
     entries = {entry["file"]: entry for entry in json.load(source)}
