@@ -154,6 +154,7 @@ func (p *profileState) settle(t *tap, report profiler.Report) {
 func (o *Omni) completeSession(s *profileSession) {
 	ctx, cancel := o.within(context.Background())
 	defer cancel()
+	ctx = background.Paced(ctx, func() bool { return len(o.gate) > 0 }) // requests come first
 	for _, t := range s.taps {
 		if await(ctx, t.done) != nil {
 			return

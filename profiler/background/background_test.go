@@ -1,9 +1,12 @@
 package background
 
 import (
+	"context"
 	"runtime"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -28,4 +31,31 @@ func TestOnlyTheWorkIsPolite(t *testing.T) {
 		go func() { runtime.LockOSThread(); done <- priority(t); runtime.UnlockOSThread() }()
 		require.Equal(t, before, <-done)
 	}
+}
+
+// While others are busy four fifths of the time are rests; otherwise, and where nothing was said of a pace, there are none.
+func TestPacedWorkRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		took := func(ctx context.Context, work time.Duration) time.Duration {
+			start := time.Now()
+			time.Sleep(work)
+			Rest(ctx)
+			return time.Since(start)
+		}
+		const work = 3 * time.Millisecond
+		busy := true
+		ctx, cancel := context.WithCancel(Paced(t.Context(), func() bool { return busy }))
+		require.Equal(t, work, took(t.Context(), work))
+		require.Equal(t, 5*work, took(Paced(t.Context(), func() bool { return true }), work))
+		require.Equal(t, time.Second+longestRest, took(Paced(t.Context(), func() bool { return true }), time.Second))
+		Rest(ctx) // of what was done for others
+		require.Equal(t, 5*work, took(ctx, work))
+		require.Equal(t, 5*work, took(ctx, work))
+		busy = false
+		require.Equal(t, work, took(ctx, work))
+		busy = true
+		require.Equal(t, 5*work, took(ctx, work))
+		cancel()
+		require.Equal(t, work, took(ctx, work))
+	})
 }
