@@ -135,6 +135,24 @@ step() {
   printf '=== %s: %s\n' "$name" "$took"
 }
 
+# beside NAME COMMAND...: a step that goes on beside those that follow, for one that leaves cores idle. `beside_ended` waits for it
+# and prints what it has printed.
+beside() {
+  BESIDE_NAME=$1 BESIDE_OUTPUT=$(mktemp)
+  (step "$@") >"$BESIDE_OUTPUT" 2>&1 &
+  BESIDE_PID=$!
+  trap 'wait' EXIT # nothing is left running when a step fails
+}
+
+beside_ended() {
+  local status=0
+  wait "$BESIDE_PID" || status=$?
+  cat "$BESIDE_OUTPUT"
+  STEP_LINES+=("$(sed -nE "s/^=== $BESIDE_NAME: (.* of CPU)\$/\\1/p" "$BESIDE_OUTPUT")  $BESIDE_NAME, beside the steps above")
+  rm "$BESIDE_OUTPUT"
+  ((status == 0)) || exit "$status"
+}
+
 steps_report() {
   local skips
   printf '\nTime of each step:\n'

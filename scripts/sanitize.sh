@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-scripts/build.sh # for libcgotorch.so
+[[ -e build/lib/libcgotorch.so ]] || scripts/build.sh
 scripts/build.sh sanitize
 
 # Memory that libtorch keeps for the life of the process is no leak of ours; the tests count live handles themselves.
