@@ -135,21 +135,24 @@ step() {
   printf '=== %s: %s\n' "$name" "$took"
 }
 
-# beside NAME COMMAND...: a step that goes on beside those that follow, for one that leaves cores idle. `beside_ended` waits for it
-# and prints what it has printed.
+# beside NAME COMMAND...: a step that goes on beside those that follow, for those that leave cores idle or wait for the network.
+# `beside_ended` waits for all of them and prints what they have printed. The step in which one ends counts its CPU time as well.
+BESIDE_NAMES=() BESIDE_PIDS=() BESIDE_OUTPUTS=()
 beside() {
-  BESIDE_NAME=$1 BESIDE_OUTPUT=$(mktemp)
-  (step "$@") >"$BESIDE_OUTPUT" 2>&1 &
-  BESIDE_PID=$!
+  BESIDE_NAMES+=("$1") BESIDE_OUTPUTS+=("$(mktemp)")
+  (step "$@") >"${BESIDE_OUTPUTS[-1]}" 2>&1 &
+  BESIDE_PIDS+=("$!")
   trap 'wait' EXIT # nothing is left running when a step fails
 }
 
 beside_ended() {
-  local status=0
-  wait "$BESIDE_PID" || status=$?
-  cat "$BESIDE_OUTPUT"
-  STEP_LINES+=("$(sed -nE "s/^=== $BESIDE_NAME: (.* of CPU)\$/\\1/p" "$BESIDE_OUTPUT")  $BESIDE_NAME, beside the steps above")
-  rm "$BESIDE_OUTPUT"
+  local i status=0
+  for i in "${!BESIDE_PIDS[@]}"; do
+    wait "${BESIDE_PIDS[i]}" || status=$?
+    cat "${BESIDE_OUTPUTS[i]}"
+    STEP_LINES+=("$(sed -nE "s/^=== ${BESIDE_NAMES[i]}: (.* of CPU)\$/\\1/p" "${BESIDE_OUTPUTS[i]}")  ${BESIDE_NAMES[i]}, beside others")
+    rm "${BESIDE_OUTPUTS[i]}"
+  done
   ((status == 0)) || exit "$status"
 }
 

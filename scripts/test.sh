@@ -22,11 +22,10 @@ step "lint" scripts/lint.sh --analysis-only
 step "C++ tests" cpp_test
 step "Go tests, race detector, shuffled" go_test "$ROOT/build" -race ./...
 step "Go tests of pace and memory" measuring_tests
-step "build with sanitizers" scripts/build.sh sanitize
 beside "Go tests of torch, address and undefined-behaviour sanitizers" scripts/sanitize.sh
 step "CUDA build, without a GPU" scripts/test_cuda.sh
+beside "traces in Perfetto, HTA and TensorBoard" scripts/check_traces.sh
 step "demo" scripts/demo.sh build/demo
 step "clients" scripts/clients.sh
-step "traces in Perfetto, HTA and TensorBoard" scripts/check_traces.sh
 beside_ended
 steps_report
