@@ -268,7 +268,7 @@ func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		took := time.Since(began)
-		like += min(w.filled(t, 0), 20*gaps)
+		like = min(like+w.filled(t, 0), 20*gaps)
 		w.enter(quiet)
 		for _, worker := range report.Workers {
 			if worker.State != profiler.StateDone {
