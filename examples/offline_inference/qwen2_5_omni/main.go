@@ -167,15 +167,32 @@ func run(ctx context.Context, s *settings) (err error) {
 	}
 	running.Wait()
 	if s.profileDir != "" {
-		report, err := omni.StopProfile(nil)
-		if err != nil {
+		if err := stopProfile(ctx, omni); err != nil {
 			return errors.Join(append(errs, err)...)
-		}
-		for _, file := range report.Files {
-			fmt.Println("profile:", file.Path)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// stopProfile ends the session and waits for all that is made of it.
+func stopProfile(ctx context.Context, omni *pipeline.Omni) error {
+	report, err := omni.StopProfile(nil)
+	if err != nil {
+		return err
+	}
+	if report, err = omni.WaitProfile(ctx, report.Session); err != nil {
+		return err
+	}
+	for _, file := range report.Files {
+		fmt.Println("profile:", file.Path)
+	}
+	for _, file := range report.Pictures.Files {
+		fmt.Println("profile:", file.Path)
+	}
+	if report.Pictures.Error != "" {
+		return errors.New(report.Pictures.Error)
+	}
+	return nil
 }
 
 // stages reads --profile-stages.
