@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/omni-run/omni/pipeline"
 	"github.com/omni-run/omni/pipeline/config"
@@ -111,6 +112,24 @@ func TestFirstAudioComesBeforeTheLastCode(t *testing.T) {
 		}
 		if pieces < 20 || *r.FirstAudioMS > r.E2EMS/2 {
 			t.Errorf("first audio after %.0f of %.0f ms, in %d pieces", *r.FirstAudioMS, r.E2EMS, pieces)
+		}
+	}
+}
+
+// Speech ends at the limit of a request, although the talker would go on.
+func TestSpeechEndsAtItsLimit(t *testing.T) {
+	o := open(t, "tiny-c", 1, nil)
+	for _, mode := range []config.Speech{streamed, {Mode: config.ModeFull}} {
+		request := endless(400)
+		request.Speech, request.MaxAudio = mode, 100*time.Millisecond
+		r, err := o.Generate(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		longest := int(request.MaxAudio.Seconds() * float64(r.Audio.SampleRate))
+		code := r.Audio.Samples / len(r.Audio.Codes)
+		if r.Audio.Samples > longest || r.Audio.Samples+code <= longest {
+			t.Errorf("%s: got %d samples of %d codes, want the last code before %d", mode.Mode, r.Audio.Samples, len(r.Audio.Codes), longest)
 		}
 	}
 }
