@@ -28,9 +28,10 @@ check_gofumpt() {
 # Both builds, whatever TAGS says: of the one with the tag cuda the packages that have a file of their own for it.
 check_golangci() {
   local packages
-  mapfile -t packages < <(git grep -l '^//go:build cuda$' -- '*.go' | xargs -n 1 dirname | sort -u)
-  CGO_LDFLAGS=$(cgo_ldflags "$ROOT/build") "$golangci" run ./... &&
-    CGO_LDFLAGS=$(cgo_ldflags "$ROOT/build") "$golangci" run --build-tags cuda "${packages[@]/#/./}"
+  mapfile -t packages < <(git grep -l --untracked '^//go:build cuda$' -- '*.go' | xargs -n 1 dirname | sort -u)
+  local -x CGO_LDFLAGS
+  CGO_LDFLAGS=$(cgo_ldflags "$ROOT/build")
+  "$golangci" run ./... && "$golangci" run --build-tags cuda "${packages[@]/#/./}"
 }
 
 check_modules() {

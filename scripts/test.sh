@@ -8,7 +8,7 @@ source "$(dirname "$0")/lib.sh"
 # Tests of pace and of memory, whose files have the build tag !race: under the race detector they would measure that.
 measuring_tests() {
   local files tests packages
-  mapfile -t files < <(git ls-files -co --exclude-standard -- '*_test.go' | xargs grep -l '^//go:build !race$')
+  mapfile -t files < <(git grep -l --untracked '^//go:build !race$' -- '*_test.go')
   ((${#files[@]} > 0)) || die "no test file has the build tag !race"
   tests=$(sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' "${files[@]}" | paste -sd '|')
   mapfile -t packages < <(printf './%s\n' "${files[@]%/*}" | sort -u)
