@@ -21,8 +21,13 @@ type process struct {
 	err    error         // of Wait; read it after exited
 }
 
-// startProcess starts the executable with one end of a socketpair as its descriptor 3. The process is in a group of its
-// own, so that a Ctrl-C in the terminal reaches the parent alone, and is killed when the parent dies.
+// childAttributes are those of all processes that a pipeline starts. Each is in a group of its own, so that a Ctrl-C in the
+// terminal reaches the parent alone, and is killed when the parent dies.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+}
+
+// startProcess starts the executable with one end of a socketpair as its descriptor 3.
 func startProcess(s *spawner, path string, env []string) (*process, error) {
 	conn, theirs, err := transport.Pair()
 	if err != nil {
@@ -36,7 +41,7 @@ func startProcess(s *spawner, path string, env []string) (*process, error) {
 		Stdout:      p.tail, // results travel on the connection; whatever a library prints is kept for error texts
 		Stderr:      p.tail,
 		ExtraFiles:  []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+		SysProcAttr: childAttributes(),
 		WaitDelay:   time.Second, // for a grandchild that keeps the output open
 	}
 	err = s.start(p.cmd)
@@ -60,13 +65,16 @@ func (p *process) signal(sig syscall.Signal) {
 }
 
 // ended says how the process ended, after exited.
-func (p *process) ended() string {
+func (p *process) ended() string { return endOf(p.err) }
+
+// endOf says how a process ended for which [exec.Cmd.Wait] has returned err.
+func endOf(err error) string {
 	var exit *exec.ExitError
 	switch {
-	case p.err == nil || errors.Is(p.err, exec.ErrWaitDelay):
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return "the process ended by itself with status 0"
-	case !errors.As(p.err, &exit):
-		return fmt.Sprintf("waiting for the process: %v", p.err)
+	case !errors.As(err, &exit):
+		return fmt.Sprintf("waiting for the process: %v", err)
 	}
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	if ok && status.Signaled() {

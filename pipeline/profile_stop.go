@@ -2,17 +2,13 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/omni-run/omni/pipeline/message"
 	"github.com/omni-run/omni/profiler"
-	"github.com/omni-run/omni/profiler/background"
-	"github.com/omni-run/omni/profiler/picture"
 )
 
 // StopProfile ends collection in the named stages, all of the session if stages is empty, waits for their files and the
@@ -154,25 +150,25 @@ func (p *profileState) settle(t *tap, report profiler.Report) {
 func (o *Omni) completeSession(s *profileSession) {
 	ctx, cancel := o.within(context.Background())
 	defer cancel()
-	ctx = background.Paced(ctx, func() bool { return len(o.gate) > 0 }) // requests come first
 	for _, t := range s.taps {
 		if await(ctx, t.done) != nil {
 			return
 		}
 	}
-	o.profile.publish(ctx, s)
+	o.publish(ctx, s)
 }
 
 // publish writes the ledger of a session whose workers are done with it, then makes the pictures, which may take some
 // seconds, and wakes those who wait for the one or the other.
-func (p *profileState) publish(ctx context.Context, s *profileSession) {
+func (o *Omni) publish(ctx context.Context, s *profileSession) {
+	p := &o.profile
 	written := p.writeBook(s)
 	p.mu.Lock()
 	s.written, s.book = written, book{}
 	close(s.filed)
 	p.mu.Unlock()
 	gpusError := s.leaveGPUs()
-	pictures := p.makePictures(ctx, s)
+	pictures := o.makePictures(ctx, s)
 	if gpusError != nil {
 		pictures.Error = strings.TrimPrefix(pictures.Error+"\n"+gpusError.Error(), "\n")
 	}
@@ -180,53 +176,6 @@ func (p *profileState) publish(ctx context.Context, s *profileSession) {
 	defer p.mu.Unlock()
 	s.pictures = pictures
 	close(s.complete)
-}
-
-// makePictures makes the merged trace and the page in every directory of the session that wants them.
-func (p *profileState) makePictures(ctx context.Context, s *profileSession) *ProfilePictures {
-	made := &ProfilePictures{Result: picture.Result{Files: []picture.File{}, Missing: []string{}}}
-	var faults []error
-	for _, dir := range s.dirs(func(c profiler.Config) bool { return c.MergeProfiles }) {
-		if ctx.Err() != nil {
-			break // the pipeline closes; a command can make them later
-		}
-		if !p.hasTraces(s, dir) {
-			continue // the reports of the workers say why
-		}
-		var result *picture.Result
-		var err error
-		background.Run(func() { result, err = picture.Make(ctx, dir, fmt.Sprintf("%s.%d", s.name, s.stampNS)) })
-		if result != nil {
-			made.Files = append(made.Files, result.Files...)
-			made.Missing = append(made.Missing, result.Missing...)
-		}
-		faults = append(faults, err)
-	}
-	if err := errors.Join(faults...); err != nil {
-		made.Error = err.Error()
-	}
-	return made
-}
-
-// hasTraces reports whether any worker of the session has left a trace in dir. The workers are done with it.
-func (p *profileState) hasTraces(s *profileSession, dir string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.ContainsFunc(s.taps, func(t *tap) bool {
-		return slices.ContainsFunc(t.final.Files, func(f profiler.File) bool { return f.Kind == "trace" && filepath.Dir(f.Path) == dir })
-	})
-}
-
-// dirs lists the profile directories of the session's stages whose configuration passes want.
-func (s *profileSession) dirs(want func(profiler.Config) bool) []string {
-	var dirs []string
-	for _, t := range s.taps {
-		if dir := t.start.Config.TorchProfilerDir; dir != "" && want(t.start.Config) {
-			dirs = append(dirs, filepath.Clean(dir))
-		}
-	}
-	slices.Sort(dirs)
-	return slices.Compact(dirs)
 }
 
 // endPoll is how often WaitProfile asks whether the budgets of a session that nobody stops are used up.
@@ -308,6 +257,6 @@ func (o *Omni) closeProfiles() {
 			p.settle(t, p.lost(t, message.Errorf(message.Cancelled, "the pipeline was closed")))
 		}
 		p.endBook(s, 0)
-		p.publish(ended, s)
+		o.publish(ended, s)
 	}
 }

@@ -1,5 +1,6 @@
 // Command omni-worker runs one stage of a pipeline. A pipeline starts it and talks to it over an inherited socket; see
-// package worker for what it does and package torch for what it does it with.
+// package worker for what it does and package torch for what it does it with. Started with other arguments it makes the
+// pictures of a profile session, as package picture says.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 
 	"github.com/omni-run/omni/pipeline/transport"
 	"github.com/omni-run/omni/pipeline/worker"
+	"github.com/omni-run/omni/profiler/picture"
 	"github.com/omni-run/omni/torch"
 )
 
@@ -31,6 +33,9 @@ func init() { runtime.LockOSThread() }
 func main() { os.Exit(run(os.Args[1:], backend{})) }
 
 func run(args []string, b worker.Backend) int {
+	if status, ok := picture.Main(args); ok {
+		return status
+	}
 	switch {
 	case len(args) == 1 && args[0] == "--version":
 		fmt.Printf("%s\nCUDA: %s\n", build(), cuda())

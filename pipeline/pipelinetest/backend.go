@@ -13,6 +13,7 @@ import (
 	"github.com/omni-run/omni/pipeline/transport"
 	"github.com/omni-run/omni/pipeline/worker"
 	"github.com/omni-run/omni/profiler"
+	"github.com/omni-run/omni/profiler/picture"
 )
 
 // workerVariable marks the process that is to be a worker.
@@ -23,6 +24,9 @@ const workerVariable = "OMNI_PIPELINETEST_WORKER"
 func RunIfWorker() {
 	if os.Getenv(workerVariable) == "" {
 		return
+	}
+	if status, ok := picture.Main(os.Args[1:]); ok {
+		os.Exit(status)
 	}
 	if err := runWorker(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -43,11 +43,13 @@ func TestPacedWorkRests(t *testing.T) {
 			return time.Since(start)
 		}
 		const work = 3 * time.Millisecond
+		begun := time.Now()
+		used := func() time.Duration { return time.Since(begun) }
 		busy := true
-		ctx, cancel := context.WithCancel(Paced(t.Context(), func() bool { return busy }))
+		ctx, cancel := context.WithCancel(paced(t.Context(), func() bool { return busy }, used))
 		require.Equal(t, work, took(t.Context(), work))
-		require.Equal(t, 5*work, took(Paced(t.Context(), func() bool { return true }), work))
-		require.Equal(t, time.Second+longestRest, took(Paced(t.Context(), func() bool { return true }), time.Second))
+		require.Equal(t, 5*work, took(paced(t.Context(), func() bool { return true }, used), work))
+		require.Equal(t, time.Second+longestRest, took(paced(t.Context(), func() bool { return true }, used), time.Second))
 		Rest(ctx) // of what was done for others
 		require.Equal(t, 5*work, took(ctx, work))
 		require.Equal(t, 5*work, took(ctx, work))
@@ -58,4 +60,14 @@ func TestPacedWorkRests(t *testing.T) {
 		cancel()
 		require.Equal(t, work, took(ctx, work))
 	})
+}
+
+// Only what the work takes of the processors counts.
+func TestProcessorTime(t *testing.T) {
+	before := processorTime()
+	time.Sleep(50 * time.Millisecond)
+	slept := processorTime() - before
+	require.Less(t, slept, 50*time.Millisecond)
+	for processorTime() < before+slept+10*time.Millisecond {
+	}
 }
