@@ -91,7 +91,8 @@ func (o *Omni) makeApart(ctx context.Context, dir, id string) (result picture.Re
 	if ctx.Err() != nil {
 		return result, context.Cause(ctx)
 	}
-	if fault := json.Unmarshal(out.Bytes(), &result); fault != nil || cmd.ProcessState.ExitCode() > 1 {
+	code := cmd.ProcessState.ExitCode()
+	if fault := json.Unmarshal(out.Bytes(), &result); fault != nil || code != 0 && code != 1 {
 		return result, fmt.Errorf("make pictures: %s; it printed %q and %q", endOf(err), out.String(), words.words())
 	}
 	if err != nil {

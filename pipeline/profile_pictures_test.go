@@ -35,6 +35,7 @@ func TestPicturesThatCannotBeMade(t *testing.T) {
 		"killed":    {"kill -9 $$", "the process was killed by signal 9 (killed)"},
 		"says why":  {`echo '{"files": [], "missing": []}'; echo the disk is full >&2; exit 1`, "the disk is full"},
 		"nonsense":  {"echo nonsense; exit 0", `the process ended by itself with status 0; it printed "nonsense\n"`},
+		"killed late": {`echo '{}'; kill -9 $$`, `the process was killed by signal 9 (killed); it printed "{}\n"`},
 		"crash":     {`echo '{}'; echo "panic: out of luck" >&2; exit 2`, `the process ended with status 2; it printed "{}\n" and "panic: out of luck"`},
 		"not there": {`rm "$0"; echo gone >&2; exit 1`, `gone`},
 	} {

@@ -2,7 +2,7 @@
 //
 // The files are rows of one table, outputs. They go into the session's folder, which [archive.Folder] names, away from the
 // traces. They are made of the session's files alone, in little memory, so a pipeline can have them made while it goes on
-// serving, and a command can make them again later.
+// serving, by a process of its own ([Main]), and a command can make them again later.
 package picture
 
 import (
