@@ -32,12 +32,12 @@ func pictured(t *testing.T, line string, scripts map[string]pipelinetest.Script)
 // A session whose pictures cannot be made is complete, says why, and they can be made later.
 func TestPicturesThatCannotBeMade(t *testing.T) {
 	for name, test := range map[string]struct{ line, want string }{
-		"killed":    {"kill -9 $$", "the process was killed by signal 9 (killed)"},
-		"says why":  {`echo '{"files": [], "missing": []}'; echo the disk is full >&2; exit 1`, "the disk is full"},
-		"nonsense":  {"echo nonsense; exit 0", `the process ended by itself with status 0; it printed "nonsense\n"`},
+		"killed":      {"kill -9 $$", "the process was killed by signal 9 (killed)"},
+		"says why":    {`echo '{"files": [], "missing": []}'; echo the disk is full >&2; exit 1`, "the disk is full"},
+		"nonsense":    {"echo nonsense; exit 0", `the process ended by itself with status 0; it printed "nonsense\n"`},
 		"killed late": {`echo '{}'; kill -9 $$`, `the process was killed by signal 9 (killed); it printed "{}\n"`},
-		"crash":     {`echo '{}'; echo "panic: out of luck" >&2; exit 2`, `the process ended with status 2; it printed "{}\n" and "panic: out of luck"`},
-		"not there": {`rm "$0"; echo gone >&2; exit 1`, `gone`},
+		"crash":       {`echo '{}'; echo "panic: out of luck" >&2; exit 2`, `the process ended with status 2; it printed "{}\n" and "panic: out of luck"`},
+		"not there":   {`rm "$0"; echo gone >&2; exit 1`, `gone`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, profiles := pictured(t, test.line, nil)
