@@ -47,7 +47,7 @@ type live struct {
 
 // startLive starts a worker process for a stage.
 func startLive(s *stage) (*live, error) {
-	p, err := startProcess(s.spawner, s.path, workerEnv(s.open.Threads, s.env))
+	p, err := startProcess(s.spawner, s.open.Threads)
 	if err != nil {
 		return nil, &StageError{Stage: s.id, Name: s.name, Code: message.FailedPrecondition, Cause: err}
 	}

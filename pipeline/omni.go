@@ -23,16 +23,14 @@ const prefillTokens = 512
 
 // Omni is an open pipeline. Its methods may be called from any goroutine.
 type Omni struct {
-	graph     *Graph
-	stages    []*stage // by ascending id
-	spawner   *spawner
-	worker    string   // the executable
-	workerEnv []string // what is added to its environment
-	log       *slog.Logger
-	limits    Limits
-	gate      chan struct{} // holds a token for every request that is in the stages
-	requests  atomic.Int64  // numbers the requests that come without an id
-	profile   profileState
+	graph    *Graph
+	stages   []*stage // by ascending id
+	spawner  *spawner
+	log      *slog.Logger
+	limits   Limits
+	gate     chan struct{} // holds a token for every request that is in the stages
+	requests atomic.Int64  // numbers the requests that come without an id
+	profile  profileState
 	// telemetry is asked during profile sessions; nil for nothing.
 	telemetry telemetry.Source
 	// keptGPUs is what they did lately, nil without flight recorders or GPUs; keptGPUsError is why that is not known.
@@ -112,10 +110,10 @@ func build(cfg Config, graph *Graph) (*Omni, error) {
 	if err := o.profile.checkDevices(placed, placements); err != nil {
 		return nil, err
 	}
-	o.spawner, o.worker, o.workerEnv = newSpawner(), path, cfg.WorkerEnv
+	o.spawner = newSpawner(path, cfg.WorkerEnv)
 	for rank, deployed := range placed.Stages {
 		s := &stage{
-			path: path, env: cfg.WorkerEnv, limits: o.limits, spawner: o.spawner, log: o.log,
+			limits: o.limits, spawner: o.spawner, log: o.log,
 			progress: progress, state: StageLoading, changed: make(chan struct{}),
 		}
 		if err := s.describe(graph, deployed, rank); err != nil {

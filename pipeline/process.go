@@ -21,28 +21,21 @@ type process struct {
 	err    error         // of Wait; read it after exited
 }
 
-// childAttributes are those of all processes that a pipeline starts. Each is in a group of its own, so that a Ctrl-C in the
-// terminal reaches the parent alone, and is killed when the parent dies.
-func childAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-}
-
-// startProcess starts the executable with one end of a socketpair as its descriptor 3.
-func startProcess(s *spawner, path string, env []string) (*process, error) {
+// startProcess starts a worker of so many threads with one end of a socketpair as its descriptor 3.
+func startProcess(s *spawner, threads int) (*process, error) {
 	conn, theirs, err := transport.Pair()
 	if err != nil {
 		return nil, err
 	}
 	p := &process{conn: conn, tail: &tail{}, exited: make(chan struct{})}
 	p.cmd = &exec.Cmd{
-		Path:        path,
-		Args:        []string{path},
-		Env:         env,
-		Stdout:      p.tail, // results travel on the connection; whatever a library prints is kept for error texts
-		Stderr:      p.tail,
-		ExtraFiles:  []*os.File{theirs},
-		SysProcAttr: childAttributes(),
-		WaitDelay:   time.Second, // for a grandchild that keeps the output open
+		Path:       s.path,
+		Args:       []string{s.path},
+		Env:        workerEnv(threads, s.env),
+		Stdout:     p.tail, // results travel on the connection; whatever a library prints is kept for error texts
+		Stderr:     p.tail,
+		ExtraFiles: []*os.File{theirs},
+		WaitDelay:  time.Second, // for a grandchild that keeps the output open
 	}
 	err = s.start(p.cmd)
 	// The child has its own copy. With ours open, its death would not end the connection.
@@ -50,7 +43,7 @@ func startProcess(s *spawner, path string, env []string) (*process, error) {
 		err = errors.Join(closeErr, p.cmd.Process.Kill(), p.cmd.Wait())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", path, err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("start %s: %w", s.path, err), conn.Close())
 	}
 	go func() {
 		p.err = p.cmd.Wait()

@@ -69,16 +69,15 @@ func (s *profileSession) dirs(want func(profiler.Config) bool) []string {
 func (o *Omni) makeApart(ctx context.Context, dir, id string) (result picture.Result, err error) {
 	var out bytes.Buffer
 	words := &tail{}
-	cmd := exec.CommandContext(ctx, o.worker, picture.Command, dir, id)
-	cmd.Env, cmd.Stdout, cmd.Stderr = workerEnv(1, o.workerEnv), &out, words
-	cmd.SysProcAttr, cmd.WaitDelay = childAttributes(), pictureGrace
+	cmd := exec.CommandContext(ctx, o.spawner.path, picture.Command, dir, id)
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = workerEnv(1, o.spawner.env), &out, words, pictureGrace
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return result, fmt.Errorf("make pictures: %w", err)
 	}
 	cmd.Cancel = in.Close
 	if err := o.spawner.start(cmd); err != nil {
-		return result, fmt.Errorf("make pictures: start %s: %w", o.worker, err)
+		return result, fmt.Errorf("make pictures: start %s: %w", o.spawner.path, err)
 	}
 	ended, told := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -41,13 +41,7 @@ func TestPicturesThatCannotBeMade(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, profiles := pictured(t, test.line, nil)
-			_, err := o.StartProfile(nil)
-			require.NoError(t, err)
-			generate(t, o, "one")
-			_, err = o.StopProfile(nil)
-			require.NoError(t, err)
-			report, err := o.WaitProfile(t.Context(), "")
-			require.NoError(t, err)
+			report := recordOne(t, o)
 			require.True(t, report.Complete)
 			require.Contains(t, report.Pictures.Error, test.want)
 			require.Empty(t, report.Pictures.Files)

@@ -51,6 +51,19 @@ func generate(t *testing.T, o *pipeline.Omni, id string) *pipeline.Response {
 	return r
 }
 
+// recordOne records a session of one request in all stages and waits until it is complete.
+func recordOne(t *testing.T, o *pipeline.Omni) *pipeline.ProfileReport {
+	t.Helper()
+	_, err := o.StartProfile(nil)
+	require.NoError(t, err)
+	generate(t, o, "one")
+	_, err = o.StopProfile(nil)
+	require.NoError(t, err)
+	report, err := o.WaitProfile(t.Context(), "")
+	require.NoError(t, err)
+	return report
+}
+
 func TestSettingsOfAStartReachEveryStage(t *testing.T) {
 	o := profiled(t, nil, nil)
 	started, err := o.StartProfileWith(t.Context(), pipeline.ProfileOptions{Settings: map[string]any{"max_iterations": 3.0, "profile_prefix": "night"}})
@@ -102,13 +115,7 @@ func TestPicturesCanBeSwitchedOff(t *testing.T) {
 
 func TestSessionThatRecordsNothing(t *testing.T) {
 	o := profiled(t, nil, func(c *profiler.Config) { c.DelayIterations = 100 })
-	_, err := o.StartProfile(nil)
-	require.NoError(t, err)
-	generate(t, o, "one")
-	_, err = o.StopProfile(nil)
-	require.NoError(t, err)
-	report, err := o.WaitProfile(t.Context(), "")
-	require.NoError(t, err)
+	report := recordOne(t, o)
 	require.Empty(t, report.Files)
 	require.Empty(t, report.Pictures.Error)
 	for _, w := range report.Workers {

@@ -51,8 +51,6 @@ type stage struct {
 	device    string
 	placement string
 	open      message.Open
-	path      string // of the executable
-	env       []string
 	limits    Limits
 	spawner   *spawner
 	log       *slog.Logger
