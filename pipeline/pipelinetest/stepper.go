@@ -2,6 +2,7 @@ package pipelinetest
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ type Stepper struct {
 
 	steps    chan *HeldStep
 	listener net.Listener
-	closed   chan struct{}
+	holds    context.Context // until it lets everything go
+	free     context.CancelFunc
 }
 
 // HeldStep is a step that has begun.
@@ -37,7 +39,8 @@ func NewStepper(tb testing.TB) *Stepper {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Stepper{Path: filepath.Join(dir, "s"), steps: make(chan *HeldStep), closed: make(chan struct{})}
+	s := &Stepper{Path: filepath.Join(dir, "s"), steps: make(chan *HeldStep)}
+	s.holds, s.free = context.WithCancel(context.Background())
 	if s.listener, err = net.Listen("unix", s.Path); err != nil {
 		tb.Fatal(err)
 	}
@@ -53,7 +56,7 @@ func NewStepper(tb testing.TB) *Stepper {
 		}
 	}()
 	tb.Cleanup(func() {
-		close(s.closed)
+		s.Free()
 		if err := errors.Join(s.listener.Close(), os.RemoveAll(dir)); err != nil {
 			tb.Error(err)
 		}
@@ -65,6 +68,9 @@ func NewStepper(tb testing.TB) *Stepper {
 // Steps gives the steps as they begin. One that is not taken is held as well.
 func (s *Stepper) Steps() <-chan *HeldStep { return s.steps }
 
+// Free lets every step go, from now on.
+func (s *Stepper) Free() { s.free() }
+
 // Go lets the step go.
 func (h *HeldStep) Go() {
 	_, _ = h.conn.Write([]byte{'\n'}) // a worker that has died steps no more
@@ -73,6 +79,7 @@ func (h *HeldStep) Go() {
 // hold reads the steps of one worker, which waits for an answer to each. The end of the connection lets it go, too.
 func (s *Stepper) hold(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // it holds nothing
+	defer context.AfterFunc(s.holds, func() { _ = conn.Close() })()
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
 		step := &HeldStep{conn: conn}
@@ -81,7 +88,7 @@ func (s *Stepper) hold(conn net.Conn) {
 		}
 		select {
 		case s.steps <- step:
-		case <-s.closed:
+		case <-s.holds.Done():
 			return
 		}
 	}

@@ -71,7 +71,7 @@ func TestProfileStopsWhileAStepRuns(t *testing.T) {
 	recv[*message.Pong](p) // both have come
 	step.Go()
 	for id := uint64(4); id <= 5; {
-		m, err := p.conn.Recv()
+		m, err := p.next()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,6 +150,7 @@ func TestProfileEndsByTimeWhileAStepRuns(t *testing.T) {
 func TestProfileControlComesBeforeQueuedInput(t *testing.T) {
 	steps := pipelinetest.NewStepper(t)
 	p := open(t, pipelinetest.Thinker, pipelinetest.Script{Stepper: steps.Path}, nil)
+	t.Cleanup(steps.Free) // there are more of them than the test lets go
 	p.send(think(1, 1<<30))
 	step := <-steps.Steps()
 	p.send(&message.Feed{Sequence: 1, Last: true}) // a mistake, which is answered when its turn comes
@@ -163,7 +164,7 @@ func TestProfileControlComesBeforeQueuedInput(t *testing.T) {
 	step.Go()
 	replies := 0
 	for {
-		m, err := p.conn.Recv()
+		m, err := p.next()
 		if err != nil {
 			t.Fatal(err)
 		}

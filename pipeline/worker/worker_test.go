@@ -24,11 +24,14 @@ type parent struct {
 	stop context.CancelFunc // as SIGTERM does
 	end  chan error         // of Run
 	lost chan error
+
+	early []message.Message // came before what recv was asked for
 }
 
 // start runs a worker on a backend.
 func start(t *testing.T, backend worker.Backend) *parent {
 	t.Helper()
+	t.TempDir() // the first is removed last: the worker may be writing into its folder until it has ended
 	ours, theirs, err := transport.Pair()
 	if err != nil {
 		t.Fatal(err)
@@ -40,11 +43,17 @@ func start(t *testing.T, backend worker.Backend) *parent {
 	run, stop := context.WithCancel(context.Background())
 	p := &parent{t: t, conn: ours, stop: stop, end: make(chan error, 1), lost: make(chan error, 1)}
 	go func() {
+		defer close(p.end)
 		p.end <- worker.Run(run, conn, backend, worker.Options{ABI: message.ABI, Build: "test", Lost: func(err error) { p.lost <- err }})
 	}()
+	t.Cleanup(func() { ours.Close() })
 	t.Cleanup(func() {
 		stop()
-		ours.Close()
+		go func() {
+			for _, err := ours.Recv(); err == nil; _, err = ours.Recv() { // its last words hold up nobody
+			}
+		}()
+		_ = p.ended() // a test that cares has asked
 	})
 	return p
 }
@@ -75,17 +84,41 @@ func (p *parent) send(m message.Message) {
 	}
 }
 
+// next receives a message, whatever it is.
+func (p *parent) next() (message.Message, error) {
+	if len(p.early) > 0 {
+		m := p.early[0]
+		p.early = p.early[1:]
+		return m, nil
+	}
+	return p.conn.Recv()
+}
+
+// recv receives a T, which has to be the next data, or the next control message: between the two a transport promises no
+// order.
 func recv[T message.Message](p *parent) T {
 	p.t.Helper()
-	m, err := p.conn.Recv()
-	if err != nil {
-		p.t.Fatalf("recv: %v", err)
+	var want T
+	control := message.IsControl(want)
+	for i := 0; ; i++ {
+		if i == len(p.early) {
+			m, err := p.conn.Recv()
+			if err != nil {
+				p.t.Fatalf("recv: %v; before that came %v", err, p.early)
+			}
+			p.early = append(p.early, m)
+		}
+		m := p.early[i]
+		if message.IsControl(m) != control {
+			continue
+		}
+		p.early = slices.Delete(p.early, i, i+1)
+		got, ok := m.(T)
+		if !ok {
+			p.t.Fatalf("got %s %+v, want %T", m.Kind(), m, want)
+		}
+		return got
 	}
-	got, ok := m.(T)
-	if !ok {
-		p.t.Fatalf("got %s %+v, want %T", m.Kind(), m, *new(T))
-	}
-	return got
 }
 
 // inStep waits until a step runs.
@@ -149,7 +182,7 @@ func TestSequenceRunsToItsEndAndDrainSaysBye(t *testing.T) {
 	if bye := recv[*message.Bye](p); bye.Steps != 5 {
 		t.Errorf("got %d steps, want 5", bye.Steps)
 	}
-	if _, err := p.conn.Recv(); !errors.Is(err, io.EOF) {
+	if _, err := p.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("after bye: got %v, want io.EOF", err)
 	}
 	if err := p.ended(); err != nil {
@@ -370,7 +403,7 @@ func TestDrainWhileLoading(t *testing.T) {
 	recv[*message.Progress](p)
 	p.send(&message.Drain{})
 	for {
-		m, err := p.conn.Recv()
+		m, err := p.next()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -415,7 +448,7 @@ func TestFaultsAreToldToTheParent(t *testing.T) {
 				p.send(m)
 			}
 			for {
-				m, err := p.conn.Recv()
+				m, err := p.next()
 				if err != nil {
 					t.Fatal(err)
 				}
