@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "profiler/recorder.h"
@@ -59,9 +61,11 @@ std::vector<json> events_of(const json& trace) {
   return plain;
 }
 
-// The column of a table: calls, flops and memory by name.
-std::map<std::string, std::string> column(const std::string& table, const std::string& title) {
-  std::map<std::string, std::string> values;
+// A column of a table with the names of its rows, which are shortened: two ops may have the same.
+using Column = std::multiset<std::pair<std::string, std::string>>;
+
+Column column(const std::string& table, const std::string& title) {
+  Column values;
   size_t end = std::string::npos;
   std::istringstream lines(table);
   for (std::string line; std::getline(lines, line);) {
@@ -73,7 +77,7 @@ std::map<std::string, std::string> column(const std::string& table, const std::s
     if (line.starts_with("---") || line.size() < end) continue;
     const size_t name_end = line.find("  ", line.find_first_not_of(' '));
     const size_t begin = line.rfind("  ", end - 1);
-    values[line.substr(0, name_end)] = line.substr(begin + 2, end - begin - 2);
+    values.emplace(line.substr(0, name_end), line.substr(begin + 2, end - begin - 2));
   }
   return values;
 }
@@ -132,7 +136,7 @@ TEST_P(EqualityTest, SameEventsSameArguments) {
   const auto flops = [](const std::string& table) {
     const size_t at = table.find("FLOPs");
     return at == std::string::npos
-               ? std::map<std::string, std::string>()
+               ? Column()
                : column(table, table.substr(table.rfind("Total", at), at + 5 - table.rfind("Total", at)));
   };
   EXPECT_EQ(flops(stream.table), flops(oracle.table));
