@@ -68,11 +68,22 @@ type inlets struct {
 }
 
 // attempt runs r once. Its stages work at the same time, each on what those before have given so far.
-func (o *Omni) attempt(ctx context.Context, r *request) (response *Response, err error) {
+func (o *Omni) attempt(ctx context.Context, r *request) (*Response, error) {
 	a := &attempt{omni: o, request: r}
 	open := a.plan()
 	o.runs(a)
-	defer func() { o.note(a, err) }()
+	err := a.run(ctx, open)
+	done := time.Now() // to the response and to ledgers alike
+	var response *Response
+	if err == nil {
+		response = a.response(done)
+	}
+	o.note(a, done, err)
+	return response, err
+}
+
+// run takes the request through its stages, to its end or its first failure.
+func (a *attempt) run(ctx context.Context, open *inlets) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Whatever happens, nothing of the request stays in a worker.
@@ -84,7 +95,7 @@ func (o *Omni) attempt(ctx context.Context, r *request) (response *Response, err
 		}
 	}()
 	if err := a.admit(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	var pumps sync.WaitGroup
 	failures := make(chan error, len(a.parts))
@@ -99,9 +110,9 @@ func (o *Omni) attempt(ctx context.Context, r *request) (response *Response, err
 	pumps.Wait()
 	select {
 	case err := <-failures: // the first is the cause of the others
-		return nil, err
+		return err
 	default:
-		return a.response(), nil
+		return nil
 	}
 }
 

@@ -31,15 +31,15 @@ type book struct {
 }
 
 // note books a run that has ended, for the session that is active and for the flight recorders, which it dumps if it was
-// too slow.
-func (o *Omni) note(a *attempt, err error) {
+// too slow. Its result, or its error, was there at done.
+func (o *Omni) note(a *attempt, done time.Time, err error) {
 	p := &o.profile
 	s := p.last()
 	recording := len(p.active(s)) > 0
 	if !recording && p.ring.seconds == 0 {
 		return
 	}
-	line := a.ledger(err)
+	line := a.ledger(done, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	line.Slow = p.ring.slow(&line)
@@ -114,8 +114,8 @@ func (t *tap) ledger() ledger.Worker {
 }
 
 // ledger is the line of a run that has ended.
-func (a *attempt) ledger(err error) ledger.Request {
-	line := a.request.line()
+func (a *attempt) ledger(done time.Time, err error) ledger.Request {
+	line := a.request.line(done)
 	line.EnteredNS, line.Stages = a.request.entered.UnixNano(), a.stages()
 	if err != nil {
 		line.Error = err.Error()
@@ -123,10 +123,10 @@ func (a *attempt) ledger(err error) ledger.Request {
 	return line
 }
 
-// line is what is known of a request before it is let into the stages, as of now.
-func (r *request) line() ledger.Request {
+// line is what is known of a request before it is let into the stages, as of now, or as of its end.
+func (r *request) line(now time.Time) ledger.Request {
 	return ledger.Request{
-		ID: r.ID, ArrivedNS: r.arrived.UnixNano(), DoneNS: time.Now().UnixNano(), PromptTokens: len(r.prepared.PromptTokenIDs),
+		ID: r.ID, ArrivedNS: r.arrived.UnixNano(), DoneNS: now.UnixNano(), PromptTokens: len(r.prepared.PromptTokenIDs),
 	}
 }
 

@@ -70,9 +70,10 @@ func (r *ringBook) pause(now time.Time) time.Duration {
 
 // book is the requests of a dump: those that ended, and those that run.
 func (r *ringBook) book() book {
+	now := time.Now()
 	var running []ledger.Request
 	for request, a := range r.running {
-		line := request.line()
+		line := request.line(now)
 		line.Unfinished = true
 		if a != nil {
 			line.EnteredNS, line.Stages = request.entered.UnixNano(), a.stages()

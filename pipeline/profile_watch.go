@@ -72,7 +72,7 @@ func (o *Omni) overdue(r *request) {
 	case pause > 0:
 		r.watch.timer.Reset(pause)
 	default:
-		line := r.line()
+		line := r.line(time.Now())
 		line.Unfinished = true
 		o.dumpSlow(&line)
 		r.watch.timer.Reset(p.ring.apart) // in case that fails

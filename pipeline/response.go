@@ -31,12 +31,12 @@ func audioOf(out *message.Output) ([]float32, error) {
 }
 
 // response puts the parts together after all pumps have ended.
-func (a *attempt) response() *Response {
+func (a *attempt) response(done time.Time) *Response {
 	r := a.request
 	resp := &Response{
 		RequestID: r.ID, Prompt: r.Prompt, RenderedPrompt: r.prepared.RenderedPrompt,
 		PromptTokenIDs: r.prepared.PromptTokenIDs, TokenIDs: []int64{},
-		FirstTextMS: optional(a.firstText), FirstAudioMS: optional(a.firstAudio), E2EMS: milliseconds(time.Since(r.arrived)),
+		FirstTextMS: optional(a.firstText), FirstAudioMS: optional(a.firstAudio), E2EMS: milliseconds(done.Sub(r.arrived)),
 	}
 	for i, p := range a.parts {
 		resp.Stages = append(resp.Stages, p.report(r, i == 0))
