@@ -342,7 +342,7 @@ func TestLedgerSumsToTheTimeOfTheRequest(t *testing.T) {
 	require.Len(t, lines, 3)
 	for _, line := range lines {
 		total := float64(line.DoneNS - line.ArrivedNS)
-		require.InEpsilon(t, e2e[line.ID]*1e6, total, 0.01, "the ledger and the response agree")
+		require.InEpsilon(t, e2e[line.ID]*1e6, total, 0.001, "the ledger and the response agree")
 		var parts float64
 		for _, part := range line.CriticalPath() {
 			parts += float64(part.NS())

@@ -301,10 +301,13 @@ func TestServingGoesOnWhileAProfileIsWritten(t *testing.T) {
 	w.verdict(t, gaps)
 }
 
+// asking is the pause between two questions how far a profile is: each goes to all workers, and they have steps to do.
+const asking = 250 * time.Millisecond
+
 // recorded waits until the workers have recorded so many events.
 func recorded(t *testing.T, o *pipeline.Omni, events int64) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(asking) {
 		report, err := o.ProfileStatus()
 		if err != nil {
 			t.Fatal(err)

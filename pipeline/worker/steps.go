@@ -195,7 +195,7 @@ func (l *loop) result(ctx context.Context, s *sequence, r *Result, now time.Time
 	}
 	if gave {
 		s.credits--
-		if err := l.send(ctx, s, out); err != nil {
+		if err := l.send(ctx, s, out, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -237,17 +237,18 @@ func (l *loop) forget(ctx context.Context, s *sequence, out *message.Output) err
 	}
 	delete(l.sequences, s.id)
 	l.count.Store(int64(len(l.sequences)))
-	s.enter(s.phase, time.Now())
-	return l.send(ctx, s, out)
+	now := time.Now() // what the ledger says of the sequence's time ends with its last output
+	s.enter(s.phase, now)
+	return l.send(ctx, s, out, now)
 }
 
 // refuse answers for a sequence that the engine does not have.
 func (l *loop) refuse(ctx context.Context, s *sequence, err error) error {
-	return l.send(ctx, s, &message.Output{Sequence: s.id, State: message.StateFailed, Error: asError(err)})
+	return l.send(ctx, s, &message.Output{Sequence: s.id, State: message.StateFailed, Error: asError(err)}, time.Now())
 }
 
-func (l *loop) send(ctx context.Context, s *sequence, out *message.Output) error {
-	out.SentNS = time.Now().UnixNano()
+func (l *loop) send(ctx context.Context, s *sequence, out *message.Output, now time.Time) error {
+	out.SentNS = now.UnixNano()
 	if s.ledger.FirstOutputNS == 0 {
 		s.ledger.FirstOutputNS = out.SentNS
 	}
