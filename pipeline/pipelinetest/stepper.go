@@ -2,13 +2,13 @@ package pipelinetest
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -20,8 +20,8 @@ type Stepper struct {
 
 	steps    chan *HeldStep
 	listener net.Listener
-	holds    context.Context // until it lets everything go
-	free     context.CancelFunc
+	freed    chan struct{} // closed when it holds nothing any more
+	free     func()
 }
 
 // HeldStep is a step that has begun.
@@ -39,8 +39,8 @@ func NewStepper(tb testing.TB) *Stepper {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Stepper{Path: filepath.Join(dir, "s"), steps: make(chan *HeldStep)}
-	s.holds, s.free = context.WithCancel(context.Background())
+	s := &Stepper{Path: filepath.Join(dir, "s"), steps: make(chan *HeldStep), freed: make(chan struct{})}
+	s.free = sync.OnceFunc(func() { close(s.freed) })
 	if s.listener, err = net.Listen("unix", s.Path); err != nil {
 		tb.Fatal(err)
 	}
@@ -79,7 +79,10 @@ func (h *HeldStep) Go() {
 // hold reads the steps of one worker, which waits for an answer to each. The end of the connection lets it go, too.
 func (s *Stepper) hold(conn net.Conn) {
 	defer func() { _ = conn.Close() }() // it holds nothing
-	defer context.AfterFunc(s.holds, func() { _ = conn.Close() })()
+	go func() {
+		<-s.freed
+		_ = conn.Close()
+	}()
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
 		step := &HeldStep{conn: conn}
@@ -88,7 +91,7 @@ func (s *Stepper) hold(conn net.Conn) {
 		}
 		select {
 		case s.steps <- step:
-		case <-s.holds.Done():
+		case <-s.freed:
 			return
 		}
 	}

@@ -95,7 +95,7 @@ func (p *parent) next() (message.Message, error) {
 }
 
 // recv receives a T, which has to be the next data, or the next control message: between the two a transport promises no
-// order.
+// order. The worker does for its Bye, which comes after everything.
 func recv[T message.Message](p *parent) T {
 	p.t.Helper()
 	var want T
@@ -105,6 +105,9 @@ func recv[T message.Message](p *parent) T {
 			m, err := p.conn.Recv()
 			if err != nil {
 				p.t.Fatalf("recv: %v; before that came %v", err, p.early)
+			}
+			if _, bye := m.(*message.Bye); bye && !control {
+				p.t.Fatalf("got bye before the last data, want %T", want)
 			}
 			p.early = append(p.early, m)
 		}
