@@ -33,6 +33,7 @@ changed_since() {
     while read -r path; do
       case $path in
         .clang-tidy) printf '%s\n' "${sources[@]}" ;;
+        csrc/tests/*) ;; # are not checked, see below
         *.cc) echo "$path" ;;
         *.h | *.inc) grep -lF "\"${path#csrc/}\"" "${sources[@]}" || true ;;
       esac
@@ -65,7 +66,7 @@ fi
 common=$(git ls-files -co --exclude-standard -- .clang-tidy 'csrc/*.h' 'csrc/*.inc' | xargs cat | sha256sum)
 todo=() passed=0 absent=()
 for file in "${wanted[@]}"; do
-  [[ -n $file && $file != csrc/tests/* ]] || continue
+  [[ -n $file ]] || continue
   if ! printf '%s\n' "${built[@]}" | grep -qxF "$file"; then
     absent+=("$file")
     continue
