@@ -274,9 +274,7 @@ func TestProfileOfRealWorkers(t *testing.T) {
 	if _, err := o.StartProfile(nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Generate(t.Context(), pipeline.Request{Prompt: "Hello.", MaxTokens: 12}); err != nil {
-		t.Fatal(err)
-	}
+	hello(t, o)
 	report, err := o.StopProfile(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,8 @@ def speech(client):
         assert answer.content.startswith(magic) and len(answer.content) > 100, name
     pieces = 0
     with client.audio.speech.with_streaming_response.create(
-        model=MODEL, voice="Chelsie", input="Good morning", response_format="pcm", speed=1.0, extra_body={"max_tokens": 16},
+        model=MODEL, voice="Chelsie", input="Good morning", response_format="pcm", speed=1.0,
+        extra_body={"max_tokens": 16, "seed": 1},
     ) as answer:
         for piece in answer.iter_bytes():
             pieces += len(piece)
