@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -53,13 +54,13 @@ func newApp(env *environment) *cli.App {
 	}
 	app := &cli.App{
 		Name:                      "omni-run",
+		Version:                   version(),
 		Flags:                     generateFlags(),
 		Action:                    generateAction(env),
 		Reader:                    env.stdin,
 		Writer:                    env.stdout,
 		ErrWriter:                 env.stderr,
 		HideHelpCommand:           true,
-		HideVersion:               true,
 		DisableSliceFlagSeparator: true,
 		OnUsageError:              onUsageError,
 		// Errors go back to the caller: only main exits.
@@ -73,6 +74,14 @@ func newApp(env *environment) *cli.App {
 	}
 	app.CustomAppHelpTemplate = appHelpText(app.Flags, app.Commands)
 	return app
+}
+
+// version is that of the program's module, as the build noted it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }
 
 func onUsageError(_ *cli.Context, err error, _ bool) error { return &usageError{err} }

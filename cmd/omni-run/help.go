@@ -18,6 +18,7 @@ const appHelp = `omni-run: run any-to-any models: text in, text and speech out
 
 Usage:
   omni-run --model DIR|ID [--prompt TEXT | --prompts-file FILE | -] [flags]
+  omni-run --help | --version
 
 Examples:
   omni-run --model Qwen/Qwen2.5-Omni-7B --prompt "Why is the sky blue?"

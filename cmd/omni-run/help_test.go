@@ -45,6 +45,12 @@ func TestHelp(t *testing.T) {
 	require.Greater(t, len(files), 15)
 }
 
+func TestVersionFlag(t *testing.T) {
+	got := runCommand(t, &fakeOmni{}, "", "--version")
+	require.Zero(t, got.code, got.stderr)
+	require.Equal(t, "omni-run version "+version()+"\n", got.stdout)
+}
+
 // A group of commands without one of them says what there is.
 func TestGroupsPrintTheirHelp(t *testing.T) {
 	for _, group := range []string{"profile", "bench"} {

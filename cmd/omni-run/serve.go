@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -199,14 +198,6 @@ func serveLogger(c *cli.Context, env *environment) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("--log-format is %q, want json or text", format)
 	}
-}
-
-// version is that of the program's module, as the build noted it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 // serve opens the pipeline, then the address, and serves until the context ends.
