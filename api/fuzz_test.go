@@ -50,7 +50,23 @@ var seeds = []string{
 // values replace parts of a body.
 var values = []string{
 	`null`, `true`, `-1`, `0`, `1e400`, `-0.0`, `1.5`, `9223372036854775808`, `""`, `"\u0000"`, `"\ud800"`, `[]`, `{}`, `[[[[[[]]]]]]`, `{"a":{"a":{}}}`,
-	`"` + "\xff" + `"`, `"` + strings.Repeat("x", 300) + `"`, `[1,2,3]`, `NaN`,
+	`"` + "\xff" + `"`, `"` + strings.Repeat("x", 300) + `"`, `"` + strings.Repeat("x", 5000) + `"`, `[1,2,3]`, `NaN`,
+}
+
+// targets are good or nearly so: requests to the model first, then those about sessions, of which s1 is the first, and at last the
+// others.
+var targets = []string{
+	"POST /v1/chat/completions", "POST /v1/audio/speech",
+	"POST /start_profile", "POST /stop_profile", "POST /dump_profile", "GET /profile_status", "GET /profiles",
+	"GET /profile", "GET /profile?seconds=0.001&stages=0,1", "GET /profile?stages=7", "GET /profile?seconds=1e99",
+	"GET /profile?seconds=NaN&seconds=1", "GET /profile?x=%ff",
+	"GET /profiles/s1", "GET /profiles/s1.1795311375000000000", "GET /profiles/s99999999999999999999", "GET /profiles/%00",
+	"GET /profiles/..%2f..%2fetc", "DELETE /profiles/s2", "DELETE /profiles/..",
+	"GET " + firstTrace, "HEAD " + firstTrace, "GET /profiles/s1/merged.trace.json.gz", "GET /profiles/s1/..%2fx", "GET /profiles/s1/profiler_out_0.txt",
+	"GET /profiles/s1/analysis", "GET /profiles/s1/analysis?limit=-1", "GET /profiles/s1/flame?stage=1e9", "GET /profiles/s1/diff?with=s2",
+	"GET /profiles/s1/diff",
+	"GET /v1/audio/voices", "GET /v1/models", "GET /health", "GET /metrics", "GET /stages", "GET /openapi.json", "GET /version", "GET /", "GET //",
+	"GET /v1/../health", "GET /%00", "GET /page/%2e%2e/server.go",
 }
 
 // mutant changes a seed: a value for another, bytes for others, a cut, a piece twice.
@@ -85,8 +101,8 @@ func mutant(r *rand.Rand) []byte {
 // meant are the statuses above 499 that a request may have: the format that the machine has no encoder for.
 var meant = map[int]bool{http.StatusNotImplemented: true}
 
-// check sends a request and fails on a crash, an unmeant 5xx, or an error that is not in the shape of errors.
-func check(t *testing.T, handler http.Handler, request *http.Request) {
+// check sends a request and fails on a crash, an unmeant 5xx, or an error that is not in the shape of errors. It returns the status.
+func check(t *testing.T, handler http.Handler, request *http.Request) int {
 	t.Helper()
 	answer := httptest.NewRecorder()
 	func() {
@@ -100,12 +116,13 @@ func check(t *testing.T, handler http.Handler, request *http.Request) {
 	if answer.Code >= 500 && !meant[answer.Code] {
 		t.Fatalf("%s %q: %d %s", request.Method, request.URL, answer.Code, answer.Body)
 	}
-	if answer.Code >= 400 {
+	if answer.Code >= 400 && request.Method != http.MethodHead { // whose answers have no body
 		var e apiError
 		if err := json.Unmarshal(answer.Body.Bytes(), &e); err != nil || e.Error.Message == "" || e.Error.Code == "" {
 			t.Fatalf("%s %q: %d is no error: %s", request.Method, request.URL, answer.Code, answer.Body)
 		}
 	}
+	return answer.Code
 }
 
 // fuzzServer is a server with all routes over engines that answer at once. It has no ffmpeg, which would be most of the time.
@@ -113,45 +130,63 @@ func fuzzServer(t testing.TB) *api.Server {
 	t.Setenv("PATH", "")
 	limits := api.DefaultLimits()
 	limits.BodyBytes, limits.PromptBytes = 4096, 1024
+	limits.ProfileSeconds = 0.001
+	f := &fakeProfiler{t: t, dir: t.TempDir()}
 	s, err := api.New(api.Config{
-		Engine: quickEngine(), Models: []string{"tiny"}, Limits: limits,
+		Engine: quickEngine(), Profiler: f, Models: []string{"tiny"}, Limits: limits,
 		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), //nolint:sloglint // what is logged is made and thrown away
 	})
 	require.NoError(t, err)
 	return s
 }
 
-// TestRandomRequests sends OMNI_FUZZ_REQUESTS requests (5,000), which none may crash or bring to an unmeant 5xx.
+// TestRandomRequests sends OMNI_FUZZ_REQUESTS requests (5,000) to all routes, which none may crash or bring to an unmeant 5xx.
 func TestRandomRequests(t *testing.T) {
-	n := 5000
+	const some = 5000
+	n := some
 	if text := os.Getenv("OMNI_FUZZ_REQUESTS"); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
-	s := fuzzServer(t)
+	var s *api.Server
 	const seed = 1
 	r := rand.New(rand.NewPCG(seed, seed))
-	paths := []string{
-		"/v1/chat/completions", "/v1/audio/speech", "/v1/audio/voices", "/v1/models", "/health", "/metrics", "/start_profile", "/stages",
-		"/", "//", "/v1/../health", "/%00", "/profiles/..%2f..%2fetc", "/page/%2e%2e/server.go",
-	}
-	methods := []string{"POST", "POST", "POST", "POST", "GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "X"}
-	types := []string{"application/json", "application/json", "application/json", "", "text/plain", "application/json; charset=\"", "multipart/form-data; boundary=x"}
+	methods := []string{"POST", "GET", "PUT", "HEAD", "OPTIONS", "PATCH", "X"}
+	types := []string{"", "text/plain", "application/json; charset=\"", "multipart/form-data; boundary=x"}
+	ranges := []string{"bytes=0-9", "bytes=-5", "bytes=5-", "bytes=9-1", "bytes=0-1,3-4", "bytes=99999999999999999999-", "lines=1-2", "\xff"}
+	statuses := map[int]int{}
 	for i := range n {
-		path := paths[r.IntN(len(paths))]
-		if r.IntN(3) > 0 {
-			path = paths[r.IntN(2)]
+		if i%some == 0 {
+			s = fuzzServer(t) // whose folder is empty: with every session in it, listing them takes longer
 		}
-		request := httptest.NewRequestWithContext(t.Context(), methods[r.IntN(len(methods))], path, bytes.NewReader(mutant(r)))
-		request.Header.Set("Content-Type", types[r.IntN(len(types))])
+		target := targets[r.IntN(2)] // those of requests to the model
+		if r.IntN(3) == 0 {
+			target = targets[r.IntN(len(targets))]
+		}
+		method, path, _ := strings.Cut(target, " ")
+		if r.IntN(8) == 0 {
+			method = methods[r.IntN(len(methods))]
+		}
+		request := httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(mutant(r)))
+		request.Header.Set("Content-Type", "application/json")
+		if r.IntN(8) == 0 {
+			request.Header.Set("Content-Type", types[r.IntN(len(types))])
+		}
 		if r.IntN(8) == 0 {
 			request.Header.Set("X-Request-Id", fmt.Sprintf("%c%d", rune(r.IntN(300)), i))
 		}
-		if request.Method == http.MethodHead {
-			continue // its errors have no body
+		if r.IntN(8) == 0 {
+			request.Header.Set("Range", ranges[r.IntN(len(ranges))])
 		}
-		check(t, s, request)
+		statuses[check(t, s, request)]++
+	}
+	t.Logf("requests by the status of their answer: %v", statuses)
+	if n < some {
+		return
+	}
+	for _, status := range []int{200, 206, 400, 404, 405, 409, 413, 416} {
+		require.Positive(t, statuses[status], "no answer has status %d", status)
 	}
 }
 

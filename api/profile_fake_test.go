@@ -26,7 +26,7 @@ const stamp = 1795311375000000000
 
 // fakeProfiler is three workers that write the same small session again and again.
 type fakeProfiler struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 
 	broken  map[int]string // stages that cannot write, and why
