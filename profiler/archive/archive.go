@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/omni-run/omni/profiler/ledger"
 )
@@ -21,7 +22,7 @@ import (
 // ErrNoSession says that a directory has no trace of the session that was asked for.
 var ErrNoSession = errors.New("no such profile session")
 
-// Session is what one profile session has left.
+// Session is what one profile session has left. [Sessions], [Find] and [Lookup] return them.
 type Session struct {
 	Dir  string
 	Name string // s1
@@ -33,6 +34,9 @@ type Session struct {
 	Unfinished []string
 	// Ledger is the path of the requests' times, empty if there is none.
 	Ledger string
+
+	// tables reads the tables of the whole directory, by session, once for all sessions of a list.
+	tables func() (map[string][]table, error)
 }
 
 // Trace is the trace of one worker.
@@ -98,6 +102,7 @@ func Sessions(dir string) ([]Session, error) {
 	}
 	found := map[string]*Session{}
 	var sessions []*Session
+	tables := sync.OnceValues(func() (map[string][]table, error) { return readTables(dir) })
 	for _, entry := range entries {
 		m := traceName.FindStringSubmatch(entry.Name())
 		if m == nil || entry.IsDir() {
@@ -109,7 +114,7 @@ func Sessions(dir string) ([]Session, error) {
 		}
 		s := found[m[2]+"."+m[3]]
 		if s == nil {
-			s = &Session{Dir: dir, Name: m[2], StampNS: stamp}
+			s = &Session{Dir: dir, Name: m[2], StampNS: stamp, tables: tables}
 			found[m[2]+"."+m[3]] = s
 			sessions = append(sessions, s)
 		}

@@ -81,11 +81,11 @@ func (s *Session) Files() ([]File, error) {
 		name := filepath.Base(unfinished)
 		add(KindTrace, traceName.FindStringSubmatch(name)[1], name)
 	}
-	tables, err := s.tables(root.FS())
+	tables, err := s.tables()
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range tables {
+	for _, t := range tables[s.ID()] {
 		add(KindTable, t.worker, t.name)
 	}
 	if s.Ledger != "" {
@@ -107,21 +107,27 @@ func (s *Session) Files() ([]File, error) {
 // kinds is the order of files in a list.
 var kinds = []string{KindMade, KindTrace, KindTable, KindLedger}
 
-// table is an operator table of the session.
+// table is an operator table.
 type table struct{ name, worker string }
 
 // tableHead matches the first line of an operator table.
 var tableHead = regexp.MustCompile(`^Stage \d+ \((.+)\), rank \d+ of \d+, session (\S+): `)
 
-// tables finds the tables of the session in its directory. Their names do not say whose they are, their first lines do.
-func (s *Session) tables(dir fs.FS) ([]table, error) {
-	names, err := fs.Glob(dir, "profiler_out_*.txt")
+// readTables finds the tables of all sessions of a directory, by the session's ID. Their names do not say whose they are, their
+// first lines do.
+func readTables(dir string) (map[string][]table, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("profile directory: %w", err)
+	}
+	defer func() { _ = root.Close() }() // it was only read
+	names, err := fs.Glob(root.FS(), "profiler_out_*.txt")
 	if err != nil {
 		return nil, err
 	}
-	var found []table
+	found := map[string][]table{}
 	for _, name := range names {
-		file, err := dir.Open(name)
+		file, err := root.Open(name)
 		if err != nil {
 			continue // deleted meanwhile, or a link to elsewhere
 		}
@@ -129,8 +135,8 @@ func (s *Session) tables(dir fs.FS) ([]table, error) {
 		if err := file.Close(); err != nil {
 			return nil, fmt.Errorf("profile directory: %w", err)
 		}
-		if m := tableHead.FindStringSubmatch(line); m != nil && m[2] == s.ID() {
-			found = append(found, table{name: name, worker: m[1]})
+		if m := tableHead.FindStringSubmatch(line); m != nil {
+			found[m[2]] = append(found[m[2]], table{name: name, worker: m[1]})
 		}
 	}
 	return found, nil

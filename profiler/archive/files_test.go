@@ -58,6 +58,29 @@ func TestFilesOfTwoRunsAreToldApart(t *testing.T) {
 	require.EqualValues(t, 200_000_000_000, last.StampNS)
 }
 
+// Listing many sessions does not open every table for each of them.
+func TestTablesAreReadOnceForAList(t *testing.T) {
+	dir := twoRuns(t)
+	sessions, err := Sessions(dir)
+	require.NoError(t, err)
+	tables := func(s Session) (names []string) {
+		files, err := s.Files()
+		require.NoError(t, err)
+		for _, f := range files {
+			if f.Kind == KindTable {
+				names = append(names, f.Name)
+			}
+		}
+		return names
+	}
+	require.Equal(t, []string{"profiler_out_0.txt"}, tables(sessions[0]))
+	put(t, dir, "profiler_out_2.txt", "Stage 1 (stage-1), rank 1 of 2, session s1.200000000000: 3 steps, 9 events, 0 dropped\n")
+	require.Equal(t, []string{"profiler_out_1.txt"}, tables(sessions[1]), "the table that came later is in the next list")
+	next, err := Lookup(dir, "s1.200000000000")
+	require.NoError(t, err)
+	require.Equal(t, []string{"profiler_out_1.txt", "profiler_out_2.txt"}, tables(*next))
+}
+
 func TestOpenGivesOnlyFilesOfTheSession(t *testing.T) {
 	dir := twoRuns(t)
 	secret := filepath.Join(t.TempDir(), "secret")
